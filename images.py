@@ -1,0 +1,223 @@
+"""Picture bytes to 28x28 grey pixels, the way Fashion-MNIST was made.
+
+    >>> to_pixels(Path("static/pictures/ankle-boot.png").read_bytes()).shape
+    (28, 28)
+
+The one preprocessing: the service, evaluation and training photos all come through
+`to_pixels`. The steps are those of the data set's paper (Xiao, Rasul, Vollgraf,
+arXiv 1708.07747, section 2): trim, resize, sharpen, extend, negate, grey.
+"""
+
+import io
+import struct
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter, ImageOps
+
+# Pillow imports its readers by name when first asked; do it before the first request.
+from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin  # noqa: F401, isort: skip
+from PIL import MpoImagePlugin, PngImagePlugin  # noqa: F401, isort: skip
+from PIL import TiffImagePlugin, WebPImagePlugin  # noqa: F401, isort: skip
+
+Pixels = NDArray[np.uint8]
+
+SIDE = 28  # pixels, of the square every picture becomes
+MAX_PIXELS = 25_000_000  # of a picture, read from its header before it is decoded
+WORK_SIDE = 256  # longest side while trimming, so that a large photo costs little
+THUMBNAIL_SIDE = 73  # longest side of the product thumbnails the data was made from
+TRIM_DISTANCE = 0.05 * 255  # from the corner's colour, in RGB space
+WHITE = 255
+DEEP_WHITE = 65535  # of a 16-bit picture
+MIDDLE_GREY = 128
+
+SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",  # MPO too
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",  # little-endian
+    b"MM\0*": "TIFF",  # big-endian
+    b"II+\0": "TIFF",  # BigTIFF
+    b"MM\0+": "TIFF",
+}
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
+
+# 3x3 Gaussian of standard deviation 1, subtracted from twice the picture.
+_gauss = np.exp(-(np.arange(-1, 2) ** 2) / 2.0)
+_sharpen = -np.outer(_gauss, _gauss)
+_sharpen[1, 1] = -2 * _sharpen.sum()
+SHARPEN = ImageFilter.Kernel((3, 3), _sharpen.ravel().tolist(), _sharpen.sum())
+
+# What Pillow's readers are known to raise on bytes that are not what they claim.
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+Image.MAX_IMAGE_PIXELS = None  # `decode` has a stricter limit, and refuses, not warns
+warnings.filterwarnings("ignore", module="PIL")  # about bytes that strangers send
+
+
+class ImageError(ValueError):
+    """A picture that cannot be read; `code` is stable, the message is for people."""
+
+    code = "bad_request"
+
+
+class UnsupportedImageError(ImageError):
+    """The bytes are not a picture of a format we read."""
+
+    code = "unsupported_image"
+
+
+class BrokenImageError(ImageError):
+    """The bytes start like a picture and cannot be decoded."""
+
+    code = "broken_image"
+
+
+class TooLargeError(ImageError):
+    """More pixels, or more pictures, than one request may hold."""
+
+    code = "too_large"
+
+
+def format_of(data: bytes) -> str | None:
+    """Name the format that the first bytes of `data` claim; None if we read no such."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    for signature, name in SIGNATURES.items():
+        if data.startswith(signature):
+            return name
+    return None
+
+
+def to_pixels(data: bytes) -> Pixels:
+    """Turn an encoded picture into uint8 [28, 28], object bright on black.
+
+    A Fashion-MNIST picture (28x28, grey in any mode) passes through to the bit.
+    Raises an `ImageError` that says what is wrong with `data`.
+    """
+    image = flatten(decode(data))
+    if image.size == (SIDE, SIDE) and is_grey(image):
+        return np.array(image.convert("L"))
+    return preprocess(image)
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode the first frame, upright. Raises `ImageError`."""
+    picture_format = format_of(data)
+    if picture_format is None:
+        raise UnsupportedImageError(_why_unsupported(data))
+    try:
+        image = Image.open(io.BytesIO(data), formats=[picture_format])
+    except DECODE_ERRORS as error:
+        raise BrokenImageError(f"the picture cannot be decoded: {error}") from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise TooLargeError(
+            f"the picture has {width} x {height} pixels; at most"
+            f" {MAX_PIXELS // 1_000_000} million are read: send a smaller one"
+        )
+    try:
+        image.draft("RGB", (WORK_SIDE, WORK_SIDE))  # JPEG: decode at a fraction
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+    except DECODE_ERRORS as error:
+        raise BrokenImageError(f"the picture cannot be decoded: {error}") from error
+    return image
+
+
+def _why_unsupported(data: bytes) -> str:
+    if not data:
+        return "the picture is empty"
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
+        return "HEIC and AVIF are not read: save the picture as JPEG"
+    return "not a picture in PNG, JPEG, WebP, GIF, BMP or TIFF format"
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    """Reduce any mode to opaque 8-bit "L" or "RGB", transparent parts on white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(to_8_bit(np.asarray(image)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    if image.mode == "LAB":
+        return image.getchannel("L")
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    return image.convert("RGB")
+
+
+def to_8_bit(values: NDArray[np.generic]) -> Pixels:
+    """Scale deep grey values to 0..255 by the smallest common range that holds them.
+
+    Files do not say what white is: 1.0, 255 and 65535 are all in use.
+    """
+    levels = np.nan_to_num(values.astype(np.float64))
+    top = levels.max()
+    if top <= 1 and values.dtype.kind == "f":
+        levels = levels * WHITE
+    elif top > WHITE:
+        levels = levels * (WHITE / max(top, DEEP_WHITE))
+    return levels.round().clip(0, WHITE).astype(np.uint8)
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Tell whether all channels of an "L" or "RGB" picture are equal."""
+    if image.mode == "L":
+        return True
+    channels = np.asarray(image)
+    return bool((channels == channels[..., :1]).all())
+
+
+def preprocess(image: Image.Image) -> Pixels:
+    """Apply the paper's steps to an "L" or "RGB" picture: uint8 [28, 28].
+
+    Two liberties: a large photo is first reduced to the size of the thumbnails
+    that the authors began with, and a picture on dark ground is not negated.
+    """
+    image.thumbnail((WORK_SIDE, WORK_SIDE), reducing_gap=2.0)
+    image, ground = trim(image)
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    image = subsample(image).filter(SHARPEN)
+    image = ImageOps.pad(image, (SIDE, SIDE), color=ground)
+    pixels = np.array(image.convert("L"))
+    return WHITE - pixels if np.mean(ground) >= MIDDLE_GREY else pixels
+
+
+def trim(image: Image.Image) -> tuple[Image.Image, tuple[int, ...]]:
+    """Cut edges within 5 % of the corners' colour; return that colour as well."""
+    values = np.asarray(image).reshape(image.height, image.width, -1).astype(np.int32)
+    corners = values[[0, 0, -1, -1], [0, -1, 0, -1]]
+    ground = np.median(corners, axis=0).astype(np.int32)
+    object_mask = ((values - ground) ** 2).sum(axis=2) > TRIM_DISTANCE**2
+    rows, columns = (
+        object_mask.any(axis=1).nonzero()[0],
+        object_mask.any(0).nonzero()[0],
+    )
+    if rows.size:
+        left, top = int(columns[0]), int(rows[0])
+        image = image.crop((left, top, int(columns[-1]) + 1, int(rows[-1]) + 1))
+    return image, tuple(map(int, ground))
+
+
+def subsample(image: Image.Image) -> Image.Image:
+    """Bring the longest side to 28 by skipping rows and columns."""
+    scale = SIDE / max(image.size)
+    size = [max(1, round(side * scale)) for side in image.size]
+    return image.resize((size[0], size[1]), Image.Resampling.NEAREST)

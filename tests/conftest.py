@@ -1,0 +1,143 @@
+"""What the tests share: labelled pictures, a client, and real servers on loopback."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import requests
+from flask.testing import FlaskClient
+from numpy.typing import NDArray
+
+import artifact
+from classifier import Classifier
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 20  # for a server to answer its first /ping
+
+
+class Samples(NamedTuple):
+    """A hundred Fashion-MNIST test pictures, ten a class (MIT, Zalando SE)."""
+
+    pixels: NDArray[np.uint8]  # [100, 28, 28]
+    labels: NDArray[np.uint8]  # [100]
+
+
+class Server(NamedTuple):
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path  # what it printed
+
+
+@pytest.fixture(scope="session")
+def samples() -> Samples:
+    with np.load(ROOT / "tests" / "pictures.npz") as file:
+        return Samples(file["pixels"], file["labels"])
+
+
+@pytest.fixture(scope="session")
+def boot() -> bytes:
+    return (ROOT / "static" / "pictures" / "ankle-boot.png").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def classifier() -> Classifier:
+    return Classifier(artifact.load(str(ROOT / "model.bin")))
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    from predict import app
+
+    return app.test_client()
+
+
+@contextmanager
+def serve(command: list[str], log: Path, **environment: str) -> Iterator[Server]:
+    """Run a server from the project's root until the block ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [part.replace("PORT", str(port)) for part in command]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            env=os.environ | environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(url, process, log)
+        yield Server(url, process, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            requests.get(f"{url}/ping", timeout=1).raise_for_status()
+        except requests.RequestException:
+            time.sleep(0.05)
+        else:
+            return
+    pytest.fail(f"no answer from {url}:\n{log.read_text()}")
+
+
+GUNICORN = ["gunicorn", "--bind", "127.0.0.1:PORT", "predict:app"]
+WAITRESS = ["waitress", "--listen=127.0.0.1:PORT", "predict:app"]
+
+
+@pytest.fixture(scope="session")
+def gunicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("gunicorn") / "log"
+    with serve(GUNICORN, log, WEB_CONCURRENCY="2") as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=["gunicorn", "waitress"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Each real server in turn."""
+    if request.param == "gunicorn":
+        yield request.getfixturevalue("gunicorn")
+        return
+    with serve(WAITRESS, tmp_path_factory.mktemp("waitress") / "log") as server:
+        yield server
+
+
+@pytest.fixture
+def encode() -> Callable[..., bytes]:
+    """Encode an array or a Pillow image in a format."""
+    import io
+
+    from PIL import Image
+
+    def encode(image: object, picture_format: str = "PNG", **options: object) -> bytes:
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image)
+        buffer = io.BytesIO()
+        image.save(buffer, picture_format, **options)
+        return buffer.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def pictures() -> dict[str, bytes]:
+    """The sample pictures by name; the name is the class."""
+    folder = ROOT / "static" / "pictures"
+    return {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))}

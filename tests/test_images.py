@@ -1,0 +1,217 @@
+"""Pictures of every kind become the pixels the network knows."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from images import (
+    BrokenImageError,
+    ImageError,
+    TooLargeError,
+    UnsupportedImageError,
+    to_pixels,
+)
+
+LOSSLESS = {"PNG": {}, "TIFF": {}, "BMP": {}, "GIF": {}, "WEBP": {"lossless": True}}
+MODES = {  # that a format holds without loss
+    "PNG": ["L", "RGB", "RGBA", "LA", "P", "I;16"],
+    "TIFF": ["L", "RGB", "RGBA", "LA", "P", "CMYK", "YCbCr", "I", "I;16", "F"],
+    "BMP": ["L", "RGB", "RGBA", "P"],
+    "GIF": ["L", "RGB", "P", "LA"],
+    "WEBP": ["RGB", "RGBA"],
+}
+
+
+def in_mode(pixels, mode):
+    if mode == "I;16":
+        return Image.fromarray(pixels.astype(np.uint16))
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("picture_format", "mode"),
+    [(f, mode) for f, modes in MODES.items() for mode in modes],
+)
+def test_a_fashion_mnist_picture_passes_to_the_bit(
+    samples, encode, picture_format, mode
+):
+    for pixels in samples.pixels[::10]:
+        image = in_mode(pixels, mode)
+        data = encode(image, picture_format, **LOSSLESS[picture_format])
+        assert (to_pixels(data) == pixels).all()
+
+
+@pytest.mark.parametrize("scale", [257, 1 / 255], ids=["16 bit", "0 to 1"])
+def test_deep_greys_are_scaled_back(samples, encode, scale):
+    kind = np.uint16 if scale > 1 else np.float32
+    for pixels in samples.pixels[::10]:
+        data = encode((pixels * np.float64(scale)).astype(kind), "TIFF")
+        assert (to_pixels(data) == pixels).all()
+
+
+def test_jpeg_of_a_fashion_mnist_picture_is_its_decoded_grey(samples, encode):
+    data = encode(samples.pixels[0], "JPEG", quality=90)
+    expected = np.asarray(Image.open(io.BytesIO(data)))
+    assert (to_pixels(data) == expected).all()
+
+
+def trouser(size=(300, 400), ground="white", colour="navy", mode="RGB"):
+    """A drawn pair of trousers."""
+    image = Image.new(mode, size, ground)
+    outline = [(100, 50), (200, 50), (210, 350), (165, 350), (150, 150), (135, 350)]
+    ImageDraw.Draw(image).polygon([*outline, (90, 350)], fill=colour)
+    return image
+
+
+@pytest.mark.parametrize("ground", ["white", "#fdfdfd", "black"])
+def test_object_is_bright_on_black(encode, ground):
+    colour = "navy" if ground != "black" else "silver"
+    pixels = to_pixels(encode(trouser(ground=ground, colour=colour)))
+    assert pixels.shape == (28, 28)
+    assert pixels.dtype == np.uint8
+    assert pixels[:, :4].max() < 10
+    assert pixels[4, 13] > 100
+
+
+def test_object_fills_the_longest_side(encode):
+    rows = to_pixels(encode(trouser())).max(axis=1)
+    assert rows[0] > 100
+    assert rows[-1] > 100
+
+
+def test_steps_equal_the_paper_done_by_hand():
+    """A black bar of 14 x 28 on white, worked out without `images`."""
+    canvas = np.full((40, 40), 255, np.uint8)
+    canvas[6:34, 13:27] = 0
+    buffer = io.BytesIO()
+    Image.fromarray(canvas).save(buffer, "PNG")
+    expected = np.zeros((28, 28), np.uint8)
+    expected[:, 7:21] = 255  # trimmed, centred, negated; flat areas stay unsharpened
+    assert (to_pixels(buffer.getvalue()) == expected).all()
+
+
+def test_transparency_lies_on_white(encode):
+    transparent = trouser(mode="RGBA", ground=(0, 0, 0, 0), colour=(0, 0, 128, 255))
+    assert (to_pixels(encode(transparent)) == to_pixels(encode(trouser()))).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(encode, orientation):
+    upright = trouser()
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(undo[orientation]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(stored, "PNG", exif=exif)
+    assert (to_pixels(data) == to_pixels(encode(upright))).all()
+
+
+@pytest.mark.parametrize("picture_format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_first_frame_of_an_animation_counts(encode, picture_format):
+    first, second = trouser(), Image.new("RGB", (300, 400), "red")
+    still = encode(first, picture_format, **LOSSLESS[picture_format])
+    moving = encode(
+        first,
+        picture_format,
+        save_all=True,
+        append_images=[second],
+        **LOSSLESS[picture_format],
+    )
+    assert len(moving) > len(still)
+    assert (to_pixels(moving) == to_pixels(still)).all()
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "1", "P", "I;16", "LAB"])
+def test_photo_modes_agree_with_rgb(encode, mode):
+    image = trouser(colour="black")
+    if mode == "I;16":
+        grey = np.asarray(image.convert("L")).astype(np.uint16) * 257
+        image_in_mode = Image.fromarray(grey)
+    elif mode == "LAB":
+        channels = np.zeros((400, 300, 3), np.uint8)
+        channels[..., 0] = np.asarray(image.convert("L"))
+        image_in_mode = Image.fromarray(channels, "LAB")
+    else:
+        image_in_mode = image.convert(mode)
+    difference = to_pixels(encode(image_in_mode, "TIFF")).astype(int) - to_pixels(
+        encode(image)
+    )
+    assert abs(difference).max() <= 1
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A small PNG that claims a size."""
+
+    def chunk(kind, data):
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    body = zlib.compress(b"\0" * min(width * height, 20_000_000), 9)
+    signature = b"\x89PNG\r\n\x1a\n"
+    return signature + chunk(b"IHDR", header) + chunk(b"IDAT", body)
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "detail"),
+    [
+        (b"", UnsupportedImageError, "empty"),
+        (b"hello, world", UnsupportedImageError, "PNG, JPEG, WebP"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", UnsupportedImageError, "PNG, JPEG, WebP"),
+        (b"8BPS\0\1" + b"\0" * 40, UnsupportedImageError, "PNG, JPEG, WebP"),
+        (b"\0\0\0\x18ftypheic" + b"\0" * 40, UnsupportedImageError, "save .* as JPEG"),
+        (b"\x89PNG\r\n\x1a\n", BrokenImageError, "cannot be decoded"),
+        (b"GIF89a", BrokenImageError, "cannot be decoded"),
+        (b"BM" + b"\0" * 60, BrokenImageError, "cannot be decoded"),
+        (b"II*\0" + b"\0" * 60, BrokenImageError, "cannot be decoded"),
+        (b"RIFF\0\0\0\0WEBP", BrokenImageError, "cannot be decoded"),
+        (png_header(13_300, 13_300), TooLargeError, "13300 x 13300"),
+    ],
+)
+def test_bad_pictures_are_named(data, error, detail):
+    with pytest.raises(error, match=detail):
+        to_pixels(data)
+
+
+@pytest.mark.parametrize(
+    "picture_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+)
+def test_truncated_picture_is_broken(encode, picture_format):
+    data = encode(trouser(), picture_format)
+    with pytest.raises(BrokenImageError):
+        to_pixels(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (2, 3), (28, 27)])
+def test_tiny_and_thin_pictures_become_pixels(encode, size):
+    assert to_pixels(encode(Image.new("RGB", size, "red"))).shape == (28, 28)
+
+
+@pytest.mark.parametrize(
+    "picture_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+)
+def test_damaged_pictures_raise_nothing_but_image_errors(encode, picture_format):
+    data = encode(trouser(), picture_format)
+    random = np.random.default_rng(1)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(data)
+        for place in random.integers(0, 200, 4):
+            damaged[place] = random.integers(256)
+        try:
+            assert to_pixels(bytes(damaged)).shape == (28, 28)
+        except ImageError:
+            refused += 1
+    assert refused
