@@ -1,0 +1,139 @@
+"""The format of `model.bin`: write it, read it, verify it.
+
+    >>> artifact.load("model.bin").facts["metrics"]["test_accuracy"]
+
+One file for both worlds. `torch.load(path, weights_only=True)` gives the training
+checkpoint; the service reads two more entries of the same zip archive and never
+unpickles anything, so that a hostile file cannot run code:
+
+    archive/model.onnx   the graph, weights inside
+    archive/model.json   the facts: name, version, classes, threshold, metrics, ...
+"""
+
+import hashlib
+import io
+import json
+import os
+import struct
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ONNX_ENTRY = "archive/model.onnx"
+JSON_ENTRY = "archive/model.json"
+MAX_ENTRY_BYTES = 256 * 1024**2  # of one entry, unpacked
+VERSION_DIGITS = 12  # of the SHA-256
+UNVERSIONED = ("version", "seconds", "created")  # the same model, trained again
+REQUIRED = ("name", "version", "classes", "input_shape", "unknown_threshold")
+
+# What zipfile is known to raise on a file that is not a sound archive.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class ArtifactError(Exception):
+    """A `model.bin` that is missing, damaged or not ours."""
+
+
+class Artifact(NamedTuple):
+    """What the service needs of a `model.bin`."""
+
+    onnx: bytes
+    facts: dict[str, Any]
+
+
+_kept: dict[str, Artifact] = {}
+
+
+def load(path: str) -> Artifact:
+    """Return the verified artifact at `path`, read at most once a process.
+
+    Forked workers inherit the copy that gunicorn's master has verified.
+    """
+    return _kept[path] if path in _kept else keep(path, read(path))
+
+
+def keep(path: str, artifact: Artifact) -> Artifact:
+    """Make `artifact` what `load(path)` returns from now on."""
+    _kept[path] = artifact
+    return artifact
+
+
+def read(path: str) -> Artifact:
+    """Read and verify a `model.bin`. Raises `ArtifactError` with one clear line."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            onnx, facts = (_entry(archive, name) for name in (ONNX_ENTRY, JSON_ENTRY))
+    except KeyError as error:
+        raise ArtifactError(
+            f"{path} is not a model of this service: {error}"
+        ) from error
+    except UNREADABLE as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
+    try:
+        artifact = Artifact(onnx, json.loads(facts))
+        _verify(artifact)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ArtifactError(f"{path} is not a sound model: {error}") from error
+    return artifact
+
+
+def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).file_size > MAX_ENTRY_BYTES:
+        raise zipfile.BadZipFile(f"{name} is over {MAX_ENTRY_BYTES} bytes")
+    return archive.read(name)
+
+
+def _verify(artifact: Artifact) -> None:
+    missing = [name for name in REQUIRED if name not in artifact.facts]
+    if missing:
+        raise ValueError(f"model.json lacks {', '.join(missing)}")
+    if artifact.facts["version"] != version(artifact):
+        raise ValueError("its version does not match its contents")
+
+
+def version(artifact: Artifact) -> str:
+    """Name the contents: the first hex digits of the SHA-256 of graph and facts."""
+    facts = {k: v for k, v in artifact.facts.items() if k not in UNVERSIONED}
+    text = json.dumps(facts, sort_keys=True)
+    return hashlib.sha256(artifact.onnx + text.encode()).hexdigest()[:VERSION_DIGITS]
+
+
+def write(path: Path, checkpoint: dict[str, Any], artifact: Artifact) -> Artifact:
+    """Write a `model.bin` atomically and return the artifact with its version.
+
+    `checkpoint` is what `torch.load(path, weights_only=True)` will give.
+    """
+    import torch  # noqa: PLC0415 - only training writes, serving has no torch
+
+    artifact.facts["version"] = version(artifact)
+    buffer = io.BytesIO()  # a file would name the archive's folder after itself
+    torch.save(checkpoint, buffer)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr(ONNX_ENTRY, artifact.onnx)
+        archive.writestr(JSON_ENTRY, json.dumps(artifact.facts, indent=1))
+    replace(path, buffer.getvalue())
+    return artifact
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Put `data` at `path` in one step: a crash leaves the old file or the new one."""
+    folder = path.resolve().parent
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).chmod(0o644)  # temporary files are private
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink()
+            raise
