@@ -1,0 +1,64 @@
+"""What training sees: every epoch its own variation of each picture.
+
+    >>> augment(pixels, torch.Generator().manual_seed(1)).shape == pixels.shape
+
+Whole batches of uint8 pixels at a time, by indexing, on the CPU.
+"""
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import pad
+
+from images import SIDE
+
+FLIP_SHARE = 0.5
+MAX_SHIFT = 2  # pixels, each way
+ERASE_SHARE = 0.5
+ERASE_SIDES = 4, 13  # pixels, shortest and longest
+
+
+def augment(pixels: Tensor, random: Generator) -> Tensor:
+    """Flip, shift and erase uint8 [N, 28, 28]; the input is left as it is."""
+    return erase(shift(flip(pixels, random), random), random)
+
+
+def flip(pixels: Tensor, random: Generator) -> Tensor:
+    """Mirror a share of the pictures left to right."""
+    chosen = _chance(pixels, FLIP_SHARE, random)
+    return torch.where(chosen, pixels.flip(2), pixels)
+
+
+def shift(pixels: Tensor, random: Generator) -> Tensor:
+    """Move each picture by up to `MAX_SHIFT` pixels, black flowing in."""
+    corners = _integers(pixels, 0, 2 * MAX_SHIFT + 1, random, columns=2)
+    line = torch.arange(SIDE)
+    rows, columns = (corners[:, :, None] + line).unbind(1)
+    pictures = torch.arange(len(pixels))[:, None, None]
+    framed = pad(pixels, [MAX_SHIFT] * 4)
+    return framed[pictures, rows[:, :, None], columns[:, None, :]]
+
+
+def erase(pixels: Tensor, random: Generator) -> Tensor:
+    """Fill a rectangle with noise in a share of them (Zhong, arXiv 1708.04896)."""
+    sides = _integers(pixels, *ERASE_SIDES, random, columns=2)
+    centres = _integers(pixels, 0, SIDE, random, columns=2)
+    line = torch.arange(SIDE)
+    inside = (line - centres[:, :, None]).abs() * 2 < sides[:, :, None]
+    rows, columns = inside.unbind(1)
+    hole = rows[:, :, None] & columns[:, None, :]
+    noise = torch.randint(256, pixels.shape, generator=random, dtype=torch.uint8)
+    chosen = _chance(pixels, ERASE_SHARE, random)
+    return torch.where(hole & chosen, noise, pixels)
+
+
+def _chance(pixels: Tensor, share: float, random: Generator) -> Tensor:
+    """Choose a share of the pictures: bool [N, 1, 1]."""
+    return (torch.rand(len(pixels), generator=random) < share)[:, None, None]
+
+
+def _integers(
+    pixels: Tensor, low: int, high: int, random: Generator, columns: int
+) -> Tensor:
+    """Draw whole numbers from low to high - 1 for each picture: [N, columns]."""
+    shape = (len(pixels), columns)
+    return torch.randint(low, high, shape, generator=random)
