@@ -1,0 +1,80 @@
+"""28x28 pixels to a prediction, with ONNX Runtime.
+
+>>> classifier = Classifier(artifact.load("model.bin"))
+>>> classifier.classify(pixels[None])[0].label
+'Ankle boot'
+"""
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artifact import Artifact, ArtifactError
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would write a device id
+import onnxruntime
+
+DECIMALS = 6  # of probabilities and scores, rounded here and nowhere else
+OUTPUTS = ["probabilities", "unknown_score"]
+
+
+class Prediction(NamedTuple):
+    """What the network says of one picture."""
+
+    label: str
+    class_id: int
+    probabilities: dict[str, float]  # calibrated, by class name
+    unknown_score: float  # higher is stranger
+    is_unknown: bool
+
+    @property
+    def probability(self) -> float:
+        """The probability of the predicted class."""
+        return self.probabilities[self.label]
+
+
+class Classifier:
+    """A model ready to answer: one compute thread, warmed by a first pass."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        """Build and warm the network. Raises `ArtifactError` if it does not run."""
+        self.name: str = artifact.facts["name"]
+        self.version: str = artifact.facts["version"]
+        self.classes: list[str] = artifact.facts["classes"]
+        self.input_shape: tuple[int, ...] = tuple(artifact.facts["input_shape"])
+        self.unknown_threshold: float = artifact.facts["unknown_threshold"]
+        try:
+            self._session = onnxruntime.InferenceSession(
+                artifact.onnx, _options(), providers=["CPUExecutionProvider"]
+            )
+            self.classify(np.zeros((1, *self.input_shape), np.uint8))
+        except Exception as error:  # its own exceptions share no base
+            raise ArtifactError(f"the model does not run: {error}") from error
+
+    def classify(self, pixels: NDArray[np.uint8]) -> list[Prediction]:
+        """Classify uint8 [N, 28, 28], object bright on black, in one pass."""
+        probabilities, scores = self._session.run(OUTPUTS, {"pixels": pixels})
+        class_ids = probabilities.argmax(axis=1).tolist()
+        rows = probabilities.astype(np.float64).round(DECIMALS).tolist()
+        scores = scores.astype(np.float64).round(DECIMALS).tolist()
+        return [
+            Prediction(
+                label=self.classes[class_id],
+                class_id=class_id,
+                probabilities=dict(zip(self.classes, row, strict=True)),
+                unknown_score=score,
+                is_unknown=score > self.unknown_threshold,
+            )
+            for class_id, row, score in zip(class_ids, rows, scores, strict=True)
+        ]
+
+
+def _options() -> onnxruntime.SessionOptions:
+    """One thread a worker: more workers, not more threads, use more cores."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; warnings are for whoever exports
+    return options

@@ -1,0 +1,85 @@
+"""The classifier says what PyTorch says, in any company."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import artifact
+from classifier import Classifier
+from conftest import ROOT
+from model import Calibrated, FashionCNN
+
+
+def probabilities(predictions):
+    return np.array([list(p.probabilities.values()) for p in predictions])
+
+
+def test_most_samples_are_right(classifier, samples):
+    predictions = classifier.classify(samples.pixels)
+    right = [p.class_id for p in predictions] == samples.labels
+    assert right.mean() >= 0.9
+
+
+def test_probabilities_are_a_distribution(classifier, samples):
+    rows = probabilities(classifier.classify(samples.pixels))
+    assert rows.shape == (100, 10)
+    assert np.allclose(rows.sum(axis=1), 1, atol=1e-5)
+
+
+def test_batch_size_does_not_matter(classifier, samples):
+    together = classifier.classify(samples.pixels)
+    alone = [classifier.classify(pixels[None])[0] for pixels in samples.pixels]
+    difference = probabilities(together) - probabilities(alone)
+    assert abs(difference).max() <= 1e-6
+    assert [p.class_id for p in together] == [p.class_id for p in alone]
+    assert [p.is_unknown for p in together] == [p.is_unknown for p in alone]
+
+
+def test_pytorch_agrees(classifier, samples):
+    checkpoint = torch.load(ROOT / "model.bin", weights_only=True)
+    network = FashionCNN(**checkpoint["arguments"])
+    network.load_state_dict(checkpoint["state_dict"])
+    model = Calibrated(network, checkpoint["temperature"]).eval()
+    with torch.no_grad():
+        expected, scores, activation = model(torch.from_numpy(samples.pixels))
+    served = classifier.classify(samples.pixels)
+    assert abs(probabilities(served) - expected.numpy()).max() <= 1e-4
+    assert [p.class_id for p in served] == expected.argmax(1).tolist()
+    assert np.allclose([p.unknown_score for p in served], scores, atol=1e-3)
+    assert torch.allclose(activation.mean((2, 3)).softmax(1), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("level", [0, 1, 128, 255])
+def test_a_flat_picture_is_unknown(classifier, level):
+    flat = np.full((1, 28, 28), level, np.uint8)
+    nearly = flat.copy()
+    nearly[0, 10:14, 10:14] ^= 1
+    assert classifier.classify(flat)[0].is_unknown
+    assert classifier.classify(nearly)[0].is_unknown
+
+
+def test_a_graph_that_does_not_run_is_refused():
+    model = artifact.load(str(ROOT / "model.bin"))
+    with pytest.raises(artifact.ArtifactError, match="does not run"):
+        Classifier(model._replace(onnx=b"no graph"))
+
+
+def test_serving_never_imports_torch():
+    code = "import sys, predict; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.skipif("FASHION_DATA" not in os.environ, reason="FASHION_DATA is not set")
+def test_accuracy_on_the_test_set_is_what_the_model_says(classifier):
+    from train import get_data
+
+    test = get_data(Path(os.environ["FASHION_DATA"])).test
+    predictions = classifier.classify(test.pixels.numpy())
+    right = np.array([p.class_id for p in predictions]) == test.labels.numpy()
+    facts = artifact.load(str(ROOT / "model.bin")).facts
+    assert right.mean() == pytest.approx(facts["metrics"]["test_accuracy"], abs=1e-9)
