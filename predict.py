@@ -1,0 +1,297 @@
+"""The web service: a picture in, its class out, or a clear error.
+
+gunicorn --bind 0.0.0.0:9696 predict:app
+waitress-serve --listen=127.0.0.1:9696 predict:app
+python predict.py           (waitress on localhost: Windows, a quick look)
+curl --data-binary @static/pictures/ankle-boot.png localhost:9696/predict
+"""
+
+import base64
+import binascii
+import hashlib
+import io
+import json
+import re
+import sys
+import threading
+import time
+import uuid
+from typing import Any
+
+import numpy as np
+from flask import Flask, Response, g, jsonify, request
+from werkzeug.exceptions import BadRequest, HTTPException
+from werkzeug.formparser import FormDataParser
+
+import artifact
+import observe
+import settings
+from classifier import Classifier, Prediction
+from images import SIDE, WHITE, ImageError, Pixels, TooLargeError, format_of, to_pixels
+
+MAX_PICTURES = 256  # in one request
+REQUEST_ID_LENGTH = 64  # of a client's X-Request-ID, the rest is cut
+LISTEN = "127.0.0.1:9696"  # of `python predict.py`
+
+# code: status, title. The codes are stable; details are for people.
+PROBLEMS = {
+    "bad_request": (400, "Bad request"),
+    "not_found": (404, "Not found"),
+    "method_not_allowed": (405, "Method not allowed"),
+    "too_large": (413, "Too large"),
+    "unsupported_image": (415, "Unsupported image"),
+    "broken_image": (422, "Broken image"),
+    "unknown_class": (422, "Unknown class"),
+    "internal_error": (500, "Internal error"),
+}
+
+Picture = bytes | Pixels | ImageError  # encoded, ready for the network, or unreadable
+Json = dict[str, Any]
+
+
+def start() -> tuple[Flask, Classifier]:
+    """Read the settings, load and warm the model, or exit with one clear line."""
+    app = Flask(__name__)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    try:
+        app.config.update(settings.read())
+        return app, Classifier(artifact.load(app.config["MODEL_URI"]))
+    except (settings.SettingError, artifact.ArtifactError) as error:
+        sys.exit(f"predict: {error}")
+
+
+app, classifier = start()
+network = threading.BoundedSemaphore(1)  # threads hold connections, one at a time works
+
+
+@app.get("/ping")
+def ping() -> Response:
+    """Tell that the service is up."""
+    return Response("PONG", mimetype="text/plain")
+
+
+@app.post("/predict")
+def predict() -> Response:
+    """Classify one picture, or several in one pass, however they are sent."""
+    pictures, is_batch = read_pictures()
+    with network:
+        answers = classify(pictures)
+    for picture, answer in zip(pictures, answers, strict=True):
+        log_prediction(picture, answer)
+    if is_batch:
+        return jsonify(predictions=answers, model=model())
+    if "error" in answers[0]:
+        return problem(answers[0]["error"])
+    return jsonify(**answers[0], model=model())
+
+
+def read_pictures() -> tuple[list[Picture], bool]:
+    """Take the pictures out of the request; tell whether they are a batch.
+
+    Multipart is told by its header, everything else by its first bytes: clients
+    send pictures and JSON under any content type.
+    """
+    if request.mimetype == "multipart/form-data":
+        pictures = read_files()
+        is_batch = len(pictures) > 1
+    else:
+        body = request.get_data(cache=False)
+        pictures, is_batch = [body], False
+        if not body:
+            raise BadRequest(
+                "the body is empty: send a picture, a form with a file or JSON"
+            )
+        if format_of(body) is None and (
+            request.is_json or body.lstrip().startswith((b"{", b"["))
+        ):
+            pictures, is_batch = read_json(body)
+    if len(pictures) > MAX_PICTURES:
+        raise TooLargeError(f"at most {MAX_PICTURES} pictures in one request")
+    return pictures, is_batch
+
+
+def read_files() -> list[Picture]:
+    """Read the files of a multipart form, in the order sent, whatever their names."""
+    parser = FormDataParser(
+        stream_factory=lambda *_args, **_kwargs: io.BytesIO(),  # the body is bounded
+        max_form_memory_size=app.config["MAX_CONTENT_LENGTH"],
+        max_form_parts=MAX_PICTURES,
+        cls=list,  # type: ignore[arg-type]  # a dictionary would lose the order
+        silent=False,
+    )
+    options = request.mimetype_params
+    try:
+        files: Any = parser.parse(request.stream, request.mimetype, None, options)[2]
+    except ValueError as error:
+        raise BadRequest(f"the form does not parse: {error}") from error
+    if not files:
+        raise BadRequest("no file in the form: curl -F image=@shirt.png")
+    return [file.read() for _, file in files]
+
+
+def read_json(body: bytes) -> tuple[list[Picture], bool]:
+    """Read `image`, `images` or `pixels` out of a JSON body."""
+    if body.count(b",") > MAX_PICTURES * SIDE * SIDE:  # told before a costly parse
+        raise TooLargeError(f"at most {MAX_PICTURES} pictures in one request")
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the JSON does not parse: {error}") from error
+    match document:
+        case {"image": str(text)}:
+            return [from_base64(text)], False
+        case {"images": [_, *_] as texts}:
+            return [from_base64(text) for text in texts], True
+        case {"pixels": list(values)}:
+            pixels = from_numbers(values)
+            is_batch = pixels.shape != (SIDE, SIDE)
+            return list(pixels.reshape(-1, SIDE, SIDE)), is_batch
+        case _:
+            raise BadRequest(
+                'send {"image": "<base64>"}, {"images": [...]} or {"pixels": [[...]]}',
+            )
+
+
+def from_base64(text: object) -> Picture:
+    """Decode one picture of a JSON body, or say why it cannot be."""
+    try:
+        return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
+    except (binascii.Error, ValueError, TypeError) as error:
+        return ImageError(f"the picture is not base64: {error}")
+
+
+def from_numbers(values: list[Any]) -> Pixels:
+    """Check and round `pixels`: uint8 of shape [28, 28] or [N, 28, 28]."""
+    try:
+        levels = np.array(values)
+    except ValueError as error:
+        raise BadRequest("pixels must be 28x28 or Nx28x28, in even rows") from error
+    if levels.ndim > 3 or levels.shape[-2:] != (SIDE, SIDE):  # noqa: PLR2004
+        raise BadRequest(f"pixels must be 28x28 or Nx28x28, not {levels.shape}")
+    if levels.dtype.kind not in "iuf" or not ((levels >= 0) & (levels <= WHITE)).all():
+        raise BadRequest("pixels must be numbers from 0 to 255")
+    return levels.round().astype(np.uint8)
+
+
+def classify(pictures: list[Picture]) -> list[Json]:
+    """Answer each picture, all in one pass; a bad one costs only itself."""
+    decoded = [decode(picture) for picture in pictures]
+    good = [pixels for pixels in decoded if not isinstance(pixels, ImageError)]
+    predictions = iter(classifier.classify(np.stack(good)) if good else ())
+    return [
+        {"error": describe(pixels.code, str(pixels))}
+        if isinstance(pixels, ImageError)
+        else answer(next(predictions))
+        for pixels in decoded
+    ]
+
+
+def decode(picture: Picture) -> Pixels | ImageError:
+    """Bring a picture to pixels, or return the error that says why not."""
+    if not isinstance(picture, bytes):
+        return picture
+    try:
+        return to_pixels(picture)
+    except ImageError as error:
+        return error
+
+
+def answer(prediction: Prediction) -> Json:
+    """Put a prediction in the words of the contract."""
+    if prediction.is_unknown:
+        detail = f"none of the classes; the nearest is {prediction.label}"
+        return {
+            "error": describe("unknown_class", detail)
+            | {
+                "unknown_score": prediction.unknown_score,
+                "unknown_threshold": classifier.unknown_threshold,
+                "nearest": prediction.probabilities,
+            }
+        }
+    return {
+        "class": prediction.label,
+        "class_id": prediction.class_id,
+        "probability": prediction.probability,
+        "probabilities": prediction.probabilities,
+        "unknown_score": prediction.unknown_score,
+    }
+
+
+def model() -> Json:
+    """Name the model that answered."""
+    return {"name": classifier.name, "version": classifier.version}
+
+
+def describe(code: str, detail: str) -> Json:
+    """Make the members of a problem (RFC 9457), with our stable code."""
+    status, title = PROBLEMS[code]
+    return {"title": title, "status": status, "detail": detail, "code": code}
+
+
+def problem(members: Json) -> Response:
+    """Answer with a problem document."""
+    response = jsonify(**members)
+    response.status_code = members["status"]
+    response.mimetype = "application/problem+json"
+    return response
+
+
+@app.errorhandler(ImageError)
+def refuse_image(error: ImageError) -> Response:
+    """Answer a fault that concerns the whole request."""
+    return problem(describe(error.code, str(error)))
+
+
+@app.errorhandler(HTTPException)
+def refuse(error: HTTPException) -> Response:
+    """Give what Flask raises the same shape as every other error."""
+    codes = {status: code for code, (status, _) in reversed(PROBLEMS.items())}
+    code = codes.get(error.code or 500, "bad_request")
+    detail = error.description or ""
+    if code == "too_large":
+        megabytes = app.config["MAX_CONTENT_LENGTH"] / 1024**2
+        detail = f"at most {megabytes:g} MB and {MAX_PICTURES} pictures in one request"
+    response = problem(describe(code, detail))
+    response.headers.extend({k: v for k, v in error.get_headers() if k == "Allow"})
+    return response
+
+
+@app.before_request
+def take_request_id() -> None:
+    """Use the client's X-Request-ID, cleaned, or make one; start the clock."""
+    sent = re.sub(r"[^\w.-]", "", request.headers.get("X-Request-ID", ""), flags=re.A)
+    g.request_id = sent[:REQUEST_ID_LENGTH] or uuid.uuid4().hex
+    g.started = time.perf_counter()
+
+
+@app.after_request
+def return_request_id(response: Response) -> Response:
+    """Echo the request's id."""
+    response.headers["X-Request-ID"] = g.request_id
+    return response
+
+
+def log_prediction(picture: Picture, answer: Json) -> None:
+    """Leave one line about what was asked and answered, without the picture."""
+    data = b"" if isinstance(picture, ImageError) else bytes(picture)
+    outcome = answer.get("error", answer)
+    observe.log_prediction(
+        request_id=g.request_id,
+        sha256=hashlib.sha256(data).hexdigest() if data else None,
+        bytes=len(data),
+        **{k: outcome[k] for k in ("class", "probability", "code") if k in outcome},
+        unknown_score=outcome.get("unknown_score"),
+        milliseconds=round((time.perf_counter() - g.started) * 1000, 3),
+        version=classifier.version,
+    )
+
+
+if __name__ == "__main__":
+    import waitress
+
+    try:
+        server = waitress.create_server(app, listen=LISTEN, threads=8)
+    except OSError as error:
+        sys.exit(f"predict: cannot listen on {LISTEN}: {error}")
+    print(f"serving on http://{LISTEN}, Ctrl-C stops")  # noqa: T201
+    server.run()

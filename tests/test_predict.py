@@ -1,0 +1,273 @@
+"""The contract of /ping and /predict, through Flask's own client."""
+
+import base64
+import io
+import json
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import predict
+
+FASHION = ["ankle-boot", "bag", "dress", "sandal", "sneaker", "trouser"]
+
+
+def as_json(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def known(answer) -> dict:
+    """What must not depend on the way a picture was sent."""
+    return {
+        k: answer[k] for k in ("class", "class_id", "probabilities", "unknown_score")
+    }
+
+
+def test_ping(client):
+    response = client.get("/ping")
+    assert response.text == "PONG"
+    assert response.mimetype == "text/plain"
+
+
+def test_predict_names_the_class(client, boot):
+    response = client.post("/predict", data=boot)
+    assert response.status_code == 200
+    answer = response.json
+    assert answer["class"] == "Ankle boot"
+    assert answer["class_id"] == 9
+    assert answer["probability"] == max(answer["probabilities"].values())
+    assert list(answer["probabilities"])[:2] == ["T-shirt/top", "Trouser"]
+    assert answer["model"] == {"name": "fashion", "version": predict.classifier.version}
+    assert isinstance(answer["unknown_score"], float)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None,
+        "image/png",
+        "application/x-www-form-urlencoded",
+        "application/json",
+        "bogus",
+    ],
+)
+def test_predict_tells_a_picture_by_its_bytes(client, boot, content_type):
+    response = client.post("/predict", data=boot, content_type=content_type)
+    assert response.json["class"] == "Ankle boot"
+
+
+def test_every_way_to_send_a_picture_gets_the_same_answer(client, boot):
+    pixels = np.asarray(Image.open(io.BytesIO(boot))).tolist()
+    ways = [
+        client.post("/predict", data=boot),
+        client.post("/predict", data={"any": (io.BytesIO(boot), "x.png")}),
+        client.post("/predict", json={"image": as_json(boot)}),
+        client.post("/predict", json={"pixels": pixels}),
+        client.post("/predict", data=json.dumps({"image": as_json(boot)})),
+    ]
+    assert [way.status_code for way in ways] == [200] * len(ways)
+    first, *others = [known(way.json) for way in ways]
+    assert all(other == first for other in others)
+
+
+def test_the_answer_is_the_classifiers(client, classifier, samples):
+    answers = client.post("/predict", json={"pixels": samples.pixels.tolist()}).json
+    expected = classifier.classify(samples.pixels)
+    assert len(answers["predictions"]) == 100
+    for answer, prediction in zip(answers["predictions"], expected, strict=True):
+        if prediction.is_unknown:
+            assert answer["error"]["nearest"] == prediction.probabilities
+        else:
+            assert answer["probabilities"] == prediction.probabilities
+            assert answer["class"] == prediction.label
+
+
+@pytest.mark.parametrize("send", ["files", "mixed names", "images", "pixels"])
+def test_a_batch_is_answered_in_order(client, send, pictures):
+    names = FASHION
+    data = [pictures[name] for name in names]
+    if send == "images":
+        body = {"json": {"images": [as_json(d) for d in data]}}
+    elif send == "pixels":
+        arrays = [np.asarray(Image.open(io.BytesIO(d))).tolist() for d in data]
+        body = {"json": {"pixels": arrays}}
+    else:
+        fields = ["a", "b", "a", "c", "b", "a"] if send == "mixed names" else ["f"] * 6
+        body = {"data": multipart(zip(fields, data, strict=True))}
+        body["content_type"] = "multipart/form-data; boundary=X"
+    response = client.post("/predict", **body)
+    assert response.status_code == 200
+    classes = [answer["class"] for answer in response.json["predictions"]]
+    assert [c.lower().replace(" ", "-") for c in classes] == names
+
+
+def multipart(parts) -> bytes:
+    body = b""
+    for field, data in parts:
+        head = f'--X\r\nContent-Disposition: form-data; name="{field}"; filename="f"'
+        body += head.encode() + b"\r\n\r\n" + data + b"\r\n"
+    return body + b"--X--\r\n"
+
+
+def test_one_bad_picture_costs_only_itself(client, boot):
+    images = [as_json(boot), as_json(b"text"), "%%%", 7, as_json(boot[:200])]
+    response = client.post("/predict", json={"images": [*images, as_json(boot)]})
+    answers = response.json["predictions"]
+    assert response.status_code == 200
+    assert answers[0] == answers[5]
+    assert [answer["error"]["code"] for answer in answers[1:5]] == [
+        "unsupported_image",
+        "bad_request",
+        "bad_request",
+        "broken_image",
+    ]
+
+
+def test_a_batch_of_one_is_still_a_batch(client, boot):
+    for body in ({"images": [as_json(boot)]}, {"pixels": [[[0] * 28] * 28]}):
+        assert len(client.post("/predict", json=body).json["predictions"]) == 1
+
+
+def test_an_unknown_picture_is_an_error(client):
+    response = client.post("/predict", json={"pixels": [[0] * 28] * 28})
+    problem = response.json
+    assert response.status_code == problem["status"] == 422
+    assert problem["code"] == "unknown_class"
+    assert problem["unknown_score"] > problem["unknown_threshold"]
+    assert len(problem["nearest"]) == 10
+
+
+def test_fractions_are_rounded(client, samples):
+    whole = samples.pixels[0].astype(float)
+    near = np.clip(whole + np.resize([0.4, -0.4], whole.shape), 0, 255)
+    first, second = (
+        client.post("/predict", json={"pixels": p.tolist()}).json for p in (whole, near)
+    )
+    assert first == second
+
+
+ROWS = [[0] * 28] * 28
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "detail"),
+    [
+        (b"", 400, "bad_request", "empty"),
+        (b"hello", 415, "unsupported_image", "PNG, JPEG"),
+        (b"{", 400, "bad_request", "does not parse"),
+        (b"[1, 2]", 400, "bad_request", "image"),
+        (b"{}", 400, "bad_request", "image"),
+        (b"[" * 100_000, 400, "bad_request", "does not parse"),
+        (b'{"image": 7}', 400, "bad_request", "image"),
+        (b'{"image": "%%"}', 400, "bad_request", "base64"),
+        (b'{"image": ""}', 415, "unsupported_image", "empty"),
+        (b'{"images": []}', 400, "bad_request", "image"),
+        (b'{"images": "x"}', 400, "bad_request", "image"),
+        ({"pixels": [[0] * 28] * 27}, 400, "bad_request", "28x28"),
+        ({"pixels": [[0] * 28] * 27 + [[0]]}, 400, "bad_request", "28x28"),
+        ({"pixels": []}, 400, "bad_request", "28x28"),
+        ({"pixels": [[ROWS]]}, 400, "bad_request", "28x28"),
+        ({"pixels": [[[0] * 784]]}, 400, "bad_request", "28x28"),
+        ({"pixels": [[float("nan")] * 28] * 28}, 400, "bad_request", "0 to 255"),
+        ({"pixels": [[float("inf")] * 28] * 28}, 400, "bad_request", "0 to 255"),
+        ({"pixels": [[256] * 28] * 28}, 400, "bad_request", "0 to 255"),
+        ({"pixels": [[-1] * 28] * 28}, 400, "bad_request", "0 to 255"),
+        ({"pixels": [[10**30] * 28] * 28}, 400, "bad_request", "0 to 255"),
+        ({"pixels": [["1"] * 28] * 28}, 400, "bad_request", "0 to 255"),
+        ({"pixels": [[True] * 28] * 28}, 400, "bad_request", "0 to 255"),
+        ({"pixels": [[None] * 28] * 28}, 400, "bad_request", "0 to 255"),
+        ({"pixels": [ROWS] * 257}, 413, "too_large", "256 pictures"),
+        ({"pixels": [ROWS] * 10_000}, 413, "too_large", "256 pictures"),
+        ({"images": ["AAAA"] * 10_000}, 413, "too_large", "256 pictures"),
+    ],
+)
+def test_bad_bodies_are_named(client, body, status, code, detail):
+    data = body if isinstance(body, bytes) else json.dumps(body)
+    response = client.post("/predict", data=data)
+    assert response.mimetype == "application/problem+json"
+    assert (response.status_code, response.json["code"]) == (status, code)
+    assert response.json["status"] == status
+    assert response.json["title"]
+    assert detail in response.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "status", "detail"),
+    [
+        (b"--X--\r\n", "multipart/form-data; boundary=X", 400, "no file"),
+        (b"", "multipart/form-data; boundary=X", 400, "form"),
+        (b"garbage", "multipart/form-data; boundary=X", 400, "form"),
+        (b"x", "multipart/form-data", 400, "boundary"),
+        (b"x", "multipart/form-data; boundary=\xc3\xa9", 400, "form"),
+        (multipart([("a", b"")]), "multipart/form-data; boundary=X", 415, "empty"),
+        (
+            multipart([("a", b"x")] * 10_000),
+            "multipart/form-data; boundary=X",
+            413,
+            "256 pictures",
+        ),
+    ],
+)
+def test_bad_forms_are_named(client, data, content_type, status, detail):
+    response = client.post("/predict", data=data, content_type=content_type)
+    assert response.status_code == status
+    assert detail in response.json["detail"]
+
+
+def test_a_body_over_the_limit_is_refused(client):
+    response = client.post("/predict", data=b"\0" * (32 * 1024**2 + 1))
+    assert (response.status_code, response.json["code"]) == (413, "too_large")
+    assert "32 MB" in response.json["detail"]
+
+
+def test_one_pixel_is_no_garment(client, encode):
+    response = client.post("/predict", data=encode(Image.new("RGB", (1, 1), "red")))
+    assert (response.status_code, response.json["code"]) == (422, "unknown_class")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/predict", 405, "method_not_allowed"),
+        ("DELETE", "/ping", 405, "method_not_allowed"),
+        ("GET", "/nowhere", 404, "not_found"),
+    ],
+)
+def test_wrong_routes_are_problems(client, method, path, status, code):
+    response = client.open(path, method=method)
+    assert response.mimetype == "application/problem+json"
+    assert (response.status_code, response.json["code"]) == (status, code)
+    assert ("Allow" in response.headers) == (status == 405)
+
+
+def test_our_own_fault_is_a_problem_too(client, boot, monkeypatch):
+    monkeypatch.setattr(predict, "classify", lambda _: 1 / 0)
+    monkeypatch.setitem(predict.app.config, "PROPAGATE_EXCEPTIONS", False)
+    logging.getLogger("predict").disabled = True
+    response = client.post("/predict", data=boot)
+    logging.getLogger("predict").disabled = False
+    assert (response.status_code, response.json["code"]) == (500, "internal_error")
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [("abc-1.2_3", "abc-1.2_3"), ('a"b c{', "abc"), ("x" * 99, "x" * 64)],
+)
+def test_a_request_id_is_cleaned_and_echoed(client, sent, kept):
+    response = client.get("/ping", headers={"X-Request-ID": sent})
+    assert response.headers["X-Request-ID"] == kept
+
+
+def test_a_request_id_is_made(client):
+    first, second = (client.get("/ping").headers["X-Request-ID"] for _ in range(2))
+    assert len(first) == 32
+    assert first != second
+
+
+def test_the_sample_pictures_are_read_right(client, pictures):
+    for name, data in pictures.items():
+        answer = client.post("/predict", data=data).json
+        label = answer["class"].lower().replace(" ", "-").replace("/", "-")
+        assert label == name

@@ -1,0 +1,178 @@
+"""A real gunicorn and a real waitress, as people start and stop them."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+
+import pytest
+import requests
+from test_images import png_header
+
+import artifact
+from conftest import GUNICORN, ROOT, WAITRESS, serve
+
+
+def test_ping(server):
+    assert requests.get(f"{server.url}/ping", timeout=5).text == "PONG"
+
+
+def test_http_python_and_the_file_agree(server, classifier, samples):
+    body = {"pixels": samples.pixels.tolist()}
+    answers = requests.post(f"{server.url}/predict", json=body, timeout=10).json()
+    for answer, prediction in zip(
+        answers["predictions"], classifier.classify(samples.pixels), strict=True
+    ):
+        given = answer.get("probabilities") or answer["error"]["nearest"]
+        assert given == prediction.probabilities
+        assert ("error" in answer) == prediction.is_unknown
+
+
+def test_curl_as_in_the_readme(server):
+    command = ["curl", "-s", "--data-binary", "@static/pictures/ankle-boot.png"]
+    done = subprocess.run(
+        [*command, f"{server.url}/predict"], cwd=ROOT, capture_output=True, check=True
+    )
+    assert json.loads(done.stdout)["class"] == "Ankle boot"
+
+
+BAD = [
+    (b"", 400, "bad_request"),
+    (b"text", 415, "unsupported_image"),
+    (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, "unsupported_image"),
+    (b"8BPS\0\1" + b"\0" * 100, 415, "unsupported_image"),
+    (png_header(13_300, 13_300), 413, "too_large"),
+    (b"\0" * 60_000_000, 413, "too_large"),
+    (json.dumps({"images": ["AAAA"] * 10_000}).encode(), 413, "too_large"),
+    (b'{"pixels": [[NaN]]}', 400, "bad_request"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "code"), BAD)
+def test_bad_input_leaves_the_server_well(server, boot, body, status, code):
+    response = requests.post(f"{server.url}/predict", data=body, timeout=10)
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    good = requests.post(f"{server.url}/predict", data=boot, timeout=10)
+    assert good.json()["class"] == "Ankle boot"
+
+
+def test_a_huge_png_is_refused_unread(gunicorn):
+    """Its 177 million pixels would take over 100 MB and half a second."""
+    started = time.perf_counter()
+    requests.post(f"{gunicorn.url}/predict", data=png_header(13_300, 13_300), timeout=9)
+    assert time.perf_counter() - started < 0.4
+
+
+def test_one_log_line_a_prediction(gunicorn, boot):
+    headers = {"X-Request-ID": "find-me"}
+    requests.post(f"{gunicorn.url}/predict", data=boot, headers=headers, timeout=5)
+    lines = [x for x in gunicorn.log.read_text().splitlines() if "find-me" in x]
+    assert len(lines) == 1
+    line = json.loads(lines[0])
+    assert line["class"] == "Ankle boot"
+    assert line["bytes"] == len(boot)
+    assert len(line["sha256"]) == 64
+    assert line["milliseconds"] > 0
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", line["time"])
+    assert {"request_id", "probability", "version"} <= set(line)
+
+
+def broken_models():
+    whole = (ROOT / "model.bin").read_bytes()
+    return {"missing": None, "truncated": whole[:-5000], "foreign": b"\x80\4K\1."}
+
+
+def does_not_run(path):
+    """A file that is sound by its own version, with a graph that is none."""
+    model = artifact.read(str(ROOT / "model.bin"))._replace(onnx=b"no graph")
+    facts = model.facts | {"version": artifact.version(model)}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(artifact.ONNX_ENTRY, model.onnx)
+        archive.writestr(artifact.JSON_ENTRY, json.dumps(facts))
+
+
+@pytest.mark.parametrize("command", [GUNICORN, WAITRESS], ids=["gunicorn", "waitress"])
+@pytest.mark.parametrize("fault", ["missing", "truncated", "foreign", "graph"])
+def test_a_bad_model_stops_the_start_with_one_line(tmp_path, command, fault):
+    path = tmp_path / "model.bin"
+    if fault == "graph":
+        does_not_run(path)
+    elif (data := broken_models()[fault]) is not None:
+        path.write_bytes(data)
+    done = fail_to_start(command, FLASK_MODEL_URI=str(path))
+    assert str(path) in done.stderr or fault == "graph"
+
+
+@pytest.mark.parametrize("command", [GUNICORN, WAITRESS], ids=["gunicorn", "waitress"])
+@pytest.mark.parametrize("name", ["FLASK_MODEL_URI", "FLASK_MAX_CONTENT_LENGTH"])
+def test_an_empty_setting_stops_the_start_with_one_line(command, name):
+    assert name in fail_to_start(command, **{name: ""}).stderr
+
+
+def fail_to_start(command, **environment):
+    done = subprocess.run(
+        [sys.executable, "-m", *(part.replace("PORT", "0") for part in command)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    own = [line for line in done.stderr.splitlines() if "[INFO]" not in line]
+    assert done.returncode == 1
+    assert len(own) == 1, done.stderr
+    return done
+
+
+def test_sighup_takes_a_new_model_and_refuses_a_bad_one(tmp_path, boot):
+    path = tmp_path / "model.bin"
+    old = (ROOT / "model.bin").read_bytes()
+    path.write_bytes(old)
+    model = artifact.read(str(path))
+    newer = model._replace(facts=model.facts | {"name": "newer"})
+    options = {"FLASK_MODEL_URI": str(path), "WEB_CONCURRENCY": "1"}
+    with serve(GUNICORN, tmp_path / "log", **options) as server:
+
+        def reload_until(expected, text):
+            server.process.send_signal(signal.SIGHUP)
+            for _ in range(100):
+                answer = requests.post(f"{server.url}/predict", data=boot, timeout=5)
+                if text in server.log.read_text() and (
+                    answer.json()["model"]["name"] == expected
+                ):
+                    return True
+                time.sleep(0.1)
+            return False
+
+        artifact.write(path, {}, newer)
+        assert reload_until("newer", "Handling signal: hup")
+        path.write_bytes(old[:1000])
+        assert reload_until("newer", "the old model stays")
+
+
+def test_python_predict_py_serves_and_stops(boot):
+    if port_is_taken(9696):
+        pytest.skip("port 9696 is in use")
+    process = subprocess.Popen(
+        [sys.executable, "predict.py"], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(100):
+            if port_is_taken(9696):
+                break
+            time.sleep(0.1)
+        answer = requests.post("http://localhost:9696/predict", data=boot, timeout=5)
+        assert answer.json()["class"] == "Ankle boot"
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+
+
+def port_is_taken(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
