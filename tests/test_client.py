@@ -1,0 +1,67 @@
+"""`python predict_test.py`, as people run it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+PICTURES = ROOT / "static" / "pictures"
+
+
+def predict_test(*arguments, stdin=None):
+    return subprocess.run(
+        [sys.executable, ROOT / "predict_test.py", *map(str, arguments)],
+        capture_output=True,
+        input=stdin,
+        timeout=30,
+    )
+
+
+def test_it_sends_a_picture_of_its_own(gunicorn):
+    done = predict_test("--url", gunicorn.url)
+    assert done.returncode == 0
+    assert b"ankle-boot.png  Ankle boot" in done.stdout
+
+
+def test_it_sends_files_and_folders(gunicorn):
+    done = predict_test(PICTURES / "bag.png", PICTURES, "--url", gunicorn.url + "/")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 1 + 10
+
+
+def test_it_sends_standard_input(gunicorn, boot):
+    done = predict_test("-", "--url", gunicorn.url, stdin=boot)
+    assert done.stdout.startswith(b"-  Ankle boot")
+
+
+def test_a_refusal_is_one_line_and_the_rest_goes_on(gunicorn, tmp_path):
+    text = tmp_path / "text.png"
+    text.write_text("hello")
+    done = predict_test(text, PICTURES / "bag.png", "--url", gunicorn.url)
+    assert done.returncode == 1
+    assert b"415 unsupported_image" in done.stderr
+    assert len(done.stderr.splitlines()) == len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--url", "http://127.0.0.1:9"], b"is it running?"),
+        (["--url", "nonsense"], b"cannot ask"),
+        (["/nowhere.png", "--url", "http://127.0.0.1:9"], b"No such file"),
+        ([ROOT / ".ci"], b"no pictures"),
+    ],
+)
+def test_a_failure_is_one_line(arguments, reason):
+    done = predict_test(*arguments)
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_import_does_nothing():
+    code = "import predict_test, sys; sys.exit('images' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
