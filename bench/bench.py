@@ -1,0 +1,239 @@
+"""Measure the service on this machine: `python bench/bench.py inference|start|memory|load`.
+
+    inference   ONNX Runtime, one thread, one picture, beside a fixed reference network
+    start       `gunicorn` to its first answer
+    memory      proportional set size of all processes after 1,000 requests
+    load        requests a second, 8 connections (wrk), beside FastAPI + uvicorn
+
+Medians of several runs; both sides of a comparison take turns in one run. `load`
+needs `wrk`, and makes itself an environment for its rival. Linux only.
+"""
+
+import argparse
+import io
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import requests
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))
+PORT = 9697
+URL = f"http://127.0.0.1:{PORT}"
+WORKERS = 2
+ROUNDS = 7
+CONNECTIONS = 8
+LOAD_SECONDS = 5
+RIVAL_ENVIRONMENT = HERE / ".venv"
+RIVAL_PACKAGES = ("fastapi", "uvicorn[standard]")
+SHARED_PACKAGES = ("numpy", "onnxruntime", "pillow")  # in the versions we use
+OURS = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{PORT}", "predict:app"]
+
+
+def pictures() -> list[bytes]:
+    """Return 1,000 different PNGs: the samples, each shifted ten ways."""
+    with np.load(ROOT / "tests" / "pictures.npz") as file:
+        samples = file["pixels"]
+    shifts = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)] + [(0, 2)]
+    shifted = [np.roll(p, shift, (0, 1)) for shift in shifts for p in samples]
+    return [encode(pixels) for pixels in shifted]
+
+
+def encode(pixels: np.ndarray) -> bytes:
+    """Return `pixels` as a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def median(name: str, values: list[float], unit: str, digits: int = 3) -> float:
+    """Print a figure with its spread; return its median."""
+    middle = statistics.median(values)
+    low, high = min(values), max(values)
+    print(
+        f"{name:28} {middle:10.{digits}f} {unit}  ({low:.{digits}f} to {high:.{digits}f})"
+    )
+    return middle
+
+
+@contextmanager
+def running(command: list[str], folder: Path, **environment: str) -> Iterator[int]:
+    """Run a server until the block ends; give its process id once it answers."""
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | {"WEB_CONCURRENCY": str(WORKERS)} | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not answers() and process.poll() is None:
+            time.sleep(0.01)
+        yield process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def answers() -> bool:
+    """Tell whether something answers on our port."""
+    try:
+        return requests.get(f"{URL}/ping", timeout=1).ok
+    except requests.RequestException:
+        return False
+
+
+def inference() -> None:
+    """Time one picture through our graph and the reference, in turns."""
+    import onnxruntime
+    from torch import nn
+
+    import artifact
+    from classifier import _options
+    from model import Calibrated, FashionCNN, convolution, export_onnx
+
+    class Reference(FashionCNN):
+        """Plain convolutions, 0.46 million parameters; never to be changed."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            widths = [(1, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2)]
+            widths += [(128, 128, 1), (128, 128, 1)]
+            layers = [(convolution(a, b, s), nn.ReLU()) for a, b, s in widths]
+            self.features = nn.Sequential(*[layer for pair in layers for layer in pair])
+            self.head = nn.Conv2d(128, 10, 1)
+
+    graphs = {
+        "model.bin": artifact.load(str(ROOT / "model.bin")).onnx,
+        "reference": export_onnx(Calibrated(Reference(), 1.0)),
+    }
+    sessions = {
+        name: onnxruntime.InferenceSession(graph, _options())
+        for name, graph in graphs.items()
+    }
+    with np.load(ROOT / "tests" / "pictures.npz") as file:
+        batches = [pixels[None] for pixels in file["pixels"]]
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    for _ in range(20 * ROUNDS):
+        for name, session in sessions.items():
+            times[name].append(milliseconds(session.run, batches))
+    ours, reference = (median(n, t, "ms a picture") for n, t in times.items())
+    print(f"ratio {ours / reference:.2f}")
+
+
+def milliseconds(run: Callable[..., object], batches: list[np.ndarray]) -> float:
+    """Return the mean time of one call of `run`."""
+    outputs = ["probabilities", "unknown_score"]
+    started = time.perf_counter()
+    for pixels in batches:
+        run(outputs, {"pixels": pixels})
+    return (time.perf_counter() - started) / len(batches) * 1000
+
+
+def start() -> None:
+    """Time `gunicorn` from the command to the first prediction."""
+    picture = pictures()[0]
+    seconds = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        with running(OURS, ROOT):
+            requests.post(f"{URL}/predict", data=picture, timeout=5).raise_for_status()
+            seconds.append(time.perf_counter() - started)
+    median("start to first answer", seconds, "s", 2)
+
+
+def memory() -> None:
+    """Add up the proportional set size of the service after 1,000 requests."""
+    with running(OURS, ROOT) as pid, requests.Session() as session:
+        for picture in pictures():
+            session.post(f"{URL}/predict", data=picture, timeout=5)
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        sizes = [pss(int(process)) for process in (pid, *children)]
+    print(f"{sum(sizes):.0f} MB in {len(sizes)} processes: {[round(s) for s in sizes]}")
+
+
+def pss(pid: int) -> float:
+    """Return the proportional set size of a process in MB."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def load() -> None:
+    """Load us and the rival in turns with the same pictures."""
+    rival = [str(rival_python()), "-m", "uvicorn", "rival:app", "--port", str(PORT)]
+    rival += ["--workers", str(WORKERS), "--no-access-log", "--log-level", "error"]
+    rates: dict[str, list[float]] = {"ours": [], "FastAPI": []}
+    with tempfile.TemporaryDirectory() as folder:
+        bodies = Path(folder) / "bodies"
+        paths = [Path(folder) / f"{i}.png" for i in range(1000)]
+        for path, picture in zip(paths, known(pictures()), strict=False):
+            path.write_bytes(picture)
+        bodies.write_text("\n".join(str(path) for path in paths if path.exists()))
+        for _ in range(ROUNDS):
+            with running(OURS, ROOT):
+                rates["ours"].append(wrk(bodies))
+            with running(rival, HERE, MODEL=str(ROOT / "model.bin")):
+                rates["FastAPI"].append(wrk(bodies))
+    ours, theirs = (median(n, r, "requests/s", 0) for n, r in rates.items())
+    print(f"ratio {ours / theirs:.2f}")
+
+
+def known(candidates: list[bytes]) -> list[bytes]:
+    """Keep what we answer with a class: a refusal would count as a failure."""
+    with running(OURS, ROOT), requests.Session() as session:
+        url = f"{URL}/predict"
+        return [p for p in candidates if session.post(url, data=p, timeout=5).ok]
+
+
+def wrk(bodies: Path) -> float:
+    """Return the requests a second of one round; a failed request voids it."""
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{LOAD_SECONDS}s", URL]
+    output = subprocess.run(
+        [*command, "-s", str(HERE / "rotate.lua")],
+        env=os.environ | {"BODIES": str(bodies)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    if "Non-2xx" in output or "Socket errors" in output:
+        raise SystemExit(f"requests failed:\n{output}")
+    return float(output.split("Requests/sec:")[1].split()[0])
+
+
+def rival_python() -> Path:
+    """Return the Python of the rival's environment; make it the first time."""
+    from importlib.metadata import version
+
+    python = RIVAL_ENVIRONMENT / "bin" / "python"
+    if not python.exists():
+        venv.create(RIVAL_ENVIRONMENT, with_pip=True)
+        same = [f"{package}=={version(package)}" for package in SHARED_PACKAGES]
+        install = [python, "-m", "pip", "install", "-q", *RIVAL_PACKAGES, *same]
+        subprocess.run(install, check=True)
+    return python
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    figures = {f.__name__: f for f in (inference, start, memory, load)}
+    parser.add_argument("figure", choices=figures)
+    try:
+        figures[parser.parse_args().figure]()
+    except KeyboardInterrupt:
+        sys.exit(130)
