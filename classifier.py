@@ -47,7 +47,7 @@ class Classifier:
         self.unknown_threshold: float = artifact.facts["unknown_threshold"]
         try:
             self._session = onnxruntime.InferenceSession(
-                artifact.onnx, _options(), providers=["CPUExecutionProvider"]
+                artifact.onnx, session_options(), providers=["CPUExecutionProvider"]
             )
             self.classify(np.zeros((1, *self.input_shape), np.uint8))
         except Exception as error:  # its own exceptions share no base
@@ -56,22 +56,24 @@ class Classifier:
     def classify(self, pixels: NDArray[np.uint8]) -> list[Prediction]:
         """Classify uint8 [N, 28, 28], object bright on black, in one pass."""
         probabilities, scores = self._session.run(OUTPUTS, {"pixels": pixels})
-        class_ids = probabilities.argmax(axis=1).tolist()
-        rows = probabilities.astype(np.float64).round(DECIMALS).tolist()
-        scores = scores.astype(np.float64).round(DECIMALS).tolist()
-        return [
-            Prediction(
-                label=self.classes[class_id],
-                class_id=class_id,
-                probabilities=dict(zip(self.classes, row, strict=True)),
-                unknown_score=score,
-                is_unknown=score > self.unknown_threshold,
-            )
-            for class_id, row, score in zip(class_ids, rows, scores, strict=True)
-        ]
+        rows = zip(probabilities.tolist(), scores.tolist(), strict=True)
+        return [self._predict(row, score) for row, score in rows]
+
+    def _predict(self, row: list[float], score: float) -> Prediction:
+        """Round and name what the network said of one picture."""
+        class_id = row.index(max(row))
+        rounded = [round(probability, DECIMALS) for probability in row]
+        score = round(score, DECIMALS)
+        return Prediction(
+            label=self.classes[class_id],
+            class_id=class_id,
+            probabilities=dict(zip(self.classes, rounded, strict=True)),
+            unknown_score=score,
+            is_unknown=score > self.unknown_threshold,
+        )
 
 
-def _options() -> onnxruntime.SessionOptions:
+def session_options() -> onnxruntime.SessionOptions:
     """One thread a worker: more workers, not more threads, use more cores."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -112,7 +112,7 @@ def to_pixels(data: bytes) -> Pixels:
     """
     image = flatten(decode(data))
     if image.size == (SIDE, SIDE) and is_grey(image):
-        return np.array(image.convert("L"))
+        return np.asarray(image if image.mode == "L" else image.getchannel(0))
     return preprocess(image)
 
 
@@ -134,7 +134,8 @@ def decode(data: bytes) -> Image.Image:
     try:
         image.draft("RGB", (WORK_SIDE, WORK_SIDE))  # JPEG: decode at a fraction
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)
+        if image.info or picture_format == "TIFF":  # else nothing says how it lies
+            ImageOps.exif_transpose(image, in_place=True)
     except DECODE_ERRORS as error:
         raise BrokenImageError(f"the picture cannot be decoded: {error}") from error
     return image
@@ -150,6 +151,8 @@ def _why_unsupported(data: bytes) -> str:
 
 def flatten(image: Image.Image) -> Image.Image:
     """Reduce any mode to opaque 8-bit "L" or "RGB", transparent parts on white."""
+    if image.mode == "L" and not image.info:
+        return image
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(to_8_bit(np.asarray(image)))
     if image.has_transparency_data:

@@ -12,14 +12,14 @@ import hashlib
 import io
 import json
 import re
+import secrets
 import sys
 import threading
 import time
-import uuid
 from typing import Any
 
 import numpy as np
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import BadRequest, HTTPException
 from werkzeug.formparser import FormDataParser
 
@@ -31,6 +31,7 @@ from images import SIDE, WHITE, ImageError, Pixels, TooLargeError, format_of, to
 
 MAX_PICTURES = 256  # in one request
 REQUEST_ID_LENGTH = 64  # of a client's X-Request-ID, the rest is cut
+NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9_.-]")
 LISTEN = "127.0.0.1:9696"  # of `python predict.py`
 
 # code: status, title. The codes are stable; details are for people.
@@ -52,7 +53,6 @@ Json = dict[str, Any]
 def start() -> tuple[Flask, Classifier]:
     """Read the settings, load and warm the model, or exit with one clear line."""
     app = Flask(__name__)
-    app.json.sort_keys = False  # type: ignore[attr-defined]
     try:
         app.config.update(settings.read())
         return app, Classifier(artifact.load(app.config["MODEL_URI"]))
@@ -79,10 +79,10 @@ def predict() -> Response:
     for picture, answer in zip(pictures, answers, strict=True):
         log_prediction(picture, answer)
     if is_batch:
-        return jsonify(predictions=answers, model=model())
+        return respond({"predictions": answers, "model": model()})
     if "error" in answers[0]:
         return problem(answers[0]["error"])
-    return jsonify(**answers[0], model=model())
+    return respond({**answers[0], "model": model()})
 
 
 def read_pictures() -> tuple[list[Picture], bool]:
@@ -95,7 +95,7 @@ def read_pictures() -> tuple[list[Picture], bool]:
         pictures = read_files()
         is_batch = len(pictures) > 1
     else:
-        body = request.get_data(cache=False)
+        body = read_body()
         pictures, is_batch = [body], False
         if not body:
             raise BadRequest(
@@ -108,6 +108,13 @@ def read_pictures() -> tuple[list[Picture], bool]:
     if len(pictures) > MAX_PICTURES:
         raise TooLargeError(f"at most {MAX_PICTURES} pictures in one request")
     return pictures, is_batch
+
+
+def read_body() -> bytes:
+    """Read the body in one piece if its length is known: growing a buffer is slow."""
+    if request.content_length is None:
+        return request.get_data(cache=False)
+    return request.stream.read(request.content_length)
 
 
 def read_files() -> list[Picture]:
@@ -230,10 +237,13 @@ def describe(code: str, detail: str) -> Json:
 
 def problem(members: Json) -> Response:
     """Answer with a problem document."""
-    response = jsonify(**members)
-    response.status_code = members["status"]
-    response.mimetype = "application/problem+json"
-    return response
+    return respond(members, members["status"], "application/problem+json")
+
+
+def respond(body: Json, status: int = 200, kind: str = "application/json") -> Response:
+    """Answer with compact JSON; Flask's own way takes twice as long."""
+    text = json.dumps(body, separators=(",", ":"))
+    return Response(f"{text}\n", status, mimetype=kind)
 
 
 @app.errorhandler(ImageError)
@@ -259,8 +269,9 @@ def refuse(error: HTTPException) -> Response:
 @app.before_request
 def take_request_id() -> None:
     """Use the client's X-Request-ID, cleaned, or make one; start the clock."""
-    sent = re.sub(r"[^\w.-]", "", request.headers.get("X-Request-ID", ""), flags=re.A)
-    g.request_id = sent[:REQUEST_ID_LENGTH] or uuid.uuid4().hex
+    sent = request.headers.get("X-Request-ID", "")
+    cleaned = NOT_IN_AN_ID.sub("", sent)[:REQUEST_ID_LENGTH]
+    g.request_id = cleaned or secrets.token_hex(16)
     g.started = time.perf_counter()
 
 

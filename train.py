@@ -50,6 +50,16 @@ AVERAGE_SHARE = 0.03  # of the run: how far the weights' moving average looks ba
 EVALUATION_BATCH = 1_000
 BAR_EVERY = 20  # steps
 MAX_DIFFERENCE = 1e-4  # of a probability, ONNX Runtime to PyTorch
+RECORDED = (  # settings that `model.json` tells
+    "SPLIT_SEED",
+    "BATCH_SIZE",
+    "LEARNING_RATE",
+    "WARMUP_SHARE",
+    "WEIGHT_DECAY",
+    "LABEL_SMOOTHING",
+    "AVERAGE_EVERY",
+    "AVERAGE_SHARE",
+)
 
 Facts = dict[str, Any]
 
@@ -275,8 +285,7 @@ def describe(model: Calibrated, data: Data, run: Facts) -> Facts:
         "unknown_threshold": fit_threshold(model, data.validation.pixels),
         "temperature": model.temperature,
         "metrics": measure(model, data),
-        "settings": run
-        | {k: v for k, v in globals().items() if type(v) in (int, float)},
+        "settings": run | {name.lower(): globals()[name] for name in RECORDED},
         "data": {
             "name": "Fashion-MNIST",
             "fingerprint": data.fingerprint,
@@ -336,7 +345,10 @@ def parse_options() -> argparse.Namespace:
         help=f"a first try: --epochs {QUICK_EPOCHS}",
     )
     parser.add_argument("--resume", action="store_true", help="go on after a stop")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if not options.output.parent.is_dir():  # better now than after an hour
+        parser.error(f"no folder {options.output.parent} to write to")
+    return options
 
 
 def main() -> None:

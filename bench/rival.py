@@ -1,6 +1,6 @@
 """The smallest FastAPI service with the same graph: what ours is measured against.
 
-Run by `bench/bench.py load` in an environment of its own:
+Run by `python -m bench load` in an environment of its own:
     uvicorn rival:app --workers 2
 """
 

@@ -1,5 +1,6 @@
 """What the tests share: labelled pictures, a client, and real servers on loopback."""
 
+import io
 import os
 import signal
 import socket
@@ -9,16 +10,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import requests
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
+from PIL import Image
 
 import artifact
+import predict
 from classifier import Classifier
+
+Encode = Callable[..., bytes]
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 20  # for a server to answer its first /ping
@@ -32,6 +37,8 @@ class Samples(NamedTuple):
 
 
 class Server(NamedTuple):
+    """A running service."""
+
     url: str
     process: subprocess.Popen[bytes]
     log: Path  # what it printed
@@ -55,9 +62,7 @@ def classifier() -> Classifier:
 
 @pytest.fixture
 def client() -> FlaskClient:
-    from predict import app
-
-    return app.test_client()
+    return predict.app.test_client()
 
 
 @contextmanager
@@ -120,17 +125,16 @@ def server(
 
 
 @pytest.fixture
-def encode() -> Callable[..., bytes]:
+def encode() -> Encode:
     """Encode an array or a Pillow image in a format."""
-    import io
 
-    from PIL import Image
-
-    def encode(image: object, picture_format: str = "PNG", **options: object) -> bytes:
+    def encode(
+        image: Image.Image | NDArray[np.generic], name: str = "PNG", **options: Any
+    ) -> bytes:
         if isinstance(image, np.ndarray):
             image = Image.fromarray(image)
         buffer = io.BytesIO()
-        image.save(buffer, picture_format, **options)
+        image.save(buffer, name, **options)
         return buffer.getvalue()
 
     return encode

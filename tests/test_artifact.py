@@ -3,36 +3,37 @@
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 
 import artifact
-from conftest import ROOT
 
 MODEL = ROOT / "model.bin"
 
 
 @pytest.fixture(scope="module")
-def entries():
+def entries() -> dict[str, bytes]:
     with zipfile.ZipFile(MODEL) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def pack(path, entries):
+def pack(path: Path, entries: dict[str, bytes]) -> str:
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in entries.items():
             archive.writestr(name, data)
     return str(path)
 
 
-def test_torch_opens_the_committed_model():
+def test_torch_opens_the_committed_model() -> None:
     checkpoint = torch.load(MODEL, weights_only=True)
     assert checkpoint["arguments"]["classes"] == len(checkpoint["classes"]) == 10
     assert checkpoint["state_dict"]
 
 
-def test_facts_tell_where_the_model_is_from():
+def test_facts_tell_where_the_model_is_from() -> None:
     facts = artifact.read(str(MODEL)).facts
     assert facts["classes"][9] == "Ankle boot"
     assert facts["input_shape"] == [28, 28]
@@ -44,13 +45,13 @@ def test_facts_tell_where_the_model_is_from():
     assert facts["seconds"] > 0
 
 
-def test_no_path_of_the_training_machine_is_inside(entries):
+def test_no_path_of_the_training_machine_is_inside(entries: dict[str, bytes]) -> None:
     for data in entries.values():
         assert b"site-packages" not in data
         assert b"train.py" not in data
 
 
-def test_version_ignores_seconds_and_dates():
+def test_version_ignores_seconds_and_dates() -> None:
     model = artifact.read(str(MODEL))
     later = model._replace(facts=model.facts | {"seconds": 1, "created": "later"})
     other = model._replace(facts=model.facts | {"unknown_threshold": 0.0})
@@ -58,7 +59,7 @@ def test_version_ignores_seconds_and_dates():
     assert artifact.version(other) != artifact.version(model)
 
 
-def test_write_and_read_give_the_same(tmp_path):
+def test_write_and_read_give_the_same(tmp_path: Path) -> None:
     model = artifact.read(str(MODEL))
     path = tmp_path / "copy.bin"
     artifact.write(path, {"weights": torch.ones(3)}, model)
@@ -68,7 +69,9 @@ def test_write_and_read_give_the_same(tmp_path):
         assert {name.split("/")[0] for name in archive.namelist()} == {"archive"}
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "model.bin"
     path.write_bytes(b"old")
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
@@ -78,7 +81,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def plain_checkpoint():
+def plain_checkpoint() -> bytes:
     buffer = io.BytesIO()
     torch.save({"weights": torch.ones(3)}, buffer)
     return buffer.getvalue()
@@ -96,7 +99,9 @@ def plain_checkpoint():
     ],
     ids=["missing", "empty", "text", "cut", "half", "plain checkpoint"],
 )
-def test_a_file_that_is_no_model_is_refused(tmp_path, data, reason):
+def test_a_file_that_is_no_model_is_refused(
+    tmp_path: Path, data: bytes | None, reason: str
+) -> None:
     path = tmp_path / "model.bin"
     if data is not None:
         path.write_bytes(data)
@@ -108,13 +113,17 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, data, reason):
     "facts",
     [b"", b"{}", b"[]", b"null", b"\xff", b'{"version": "x"}'],
 )
-def test_a_model_with_wrong_facts_is_refused(tmp_path, entries, facts):
+def test_a_model_with_wrong_facts_is_refused(
+    tmp_path: Path, entries: dict[str, bytes], facts: bytes
+) -> None:
     path = pack(tmp_path / "model.bin", entries | {artifact.JSON_ENTRY: facts})
     with pytest.raises(artifact.ArtifactError, match="not a sound model"):
         artifact.read(path)
 
 
-def test_a_changed_graph_or_fact_is_refused(tmp_path, entries):
+def test_a_changed_graph_or_fact_is_refused(
+    tmp_path: Path, entries: dict[str, bytes]
+) -> None:
     facts = json.loads(entries[artifact.JSON_ENTRY]) | {"unknown_threshold": 99}
     for change in (
         {artifact.ONNX_ENTRY: entries[artifact.ONNX_ENTRY][:-1] + b"!"},
@@ -125,7 +134,7 @@ def test_a_changed_graph_or_fact_is_refused(tmp_path, entries):
             artifact.read(path)
 
 
-def test_load_reads_once(tmp_path):
+def test_load_reads_once(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     path.write_bytes(MODEL.read_bytes())
     first = artifact.load(str(path))

@@ -2,21 +2,23 @@
 
 import pytest
 import torch
+from conftest import Samples
+from torch import Tensor
 
 import augment
 
 
-def random(seed=1):
+def random(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture
-def pixels(samples):
+def pixels(samples: Samples) -> Tensor:
     return torch.from_numpy(samples.pixels)
 
 
 @pytest.mark.parametrize("step", ["flip", "shift", "erase", "augment"])
-def test_pictures_change_and_the_input_does_not(pixels, step):
+def test_pictures_change_and_the_input_does_not(pixels: Tensor, step: str) -> None:
     before = pixels.clone()
     after = getattr(augment, step)(pixels, random())
     assert after.shape == before.shape
@@ -25,20 +27,20 @@ def test_pictures_change_and_the_input_does_not(pixels, step):
     assert (after != before).any()
 
 
-def test_the_seed_decides(pixels):
+def test_the_seed_decides(pixels: Tensor) -> None:
     first, again, other = (augment.augment(pixels, random(s)) for s in (1, 1, 2))
     assert (first == again).all()
     assert (first != other).any()
 
 
-def test_flip_mirrors_about_half(pixels):
+def test_flip_mirrors_about_half(pixels: Tensor) -> None:
     after = augment.flip(pixels, random())
     same = (after == pixels).flatten(1).all(1)
     assert 30 < same.sum() < 70
     assert (after[~same] == pixels[~same].flip(2)).all()
 
 
-def test_shift_moves_whole_pictures(pixels):
+def test_shift_moves_whole_pictures(pixels: Tensor) -> None:
     after = augment.shift(pixels, random())
     for before, moved in zip(pixels, after, strict=True):
         assert any(
@@ -48,7 +50,7 @@ def test_shift_moves_whole_pictures(pixels):
         )
 
 
-def test_erase_leaves_most_of_a_picture(pixels):
+def test_erase_leaves_most_of_a_picture(pixels: Tensor) -> None:
     changed = (augment.erase(pixels, random()) != pixels).flatten(1).float().mean(1)
     assert (changed == 0).float().mean() > 0.3
     assert changed.max() < 0.3

@@ -8,30 +8,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT, Samples
+from numpy.typing import NDArray
 
 import artifact
-from classifier import Classifier
-from conftest import ROOT
+from classifier import Classifier, Prediction
 from model import Calibrated, FashionCNN
+from train import get_data
 
 
-def probabilities(predictions):
+def probabilities(predictions: list[Prediction]) -> NDArray[np.float64]:
     return np.array([list(p.probabilities.values()) for p in predictions])
 
 
-def test_most_samples_are_right(classifier, samples):
+def test_most_samples_are_right(classifier: Classifier, samples: Samples) -> None:
     predictions = classifier.classify(samples.pixels)
-    right = [p.class_id for p in predictions] == samples.labels
+    right = np.array([p.class_id for p in predictions]) == samples.labels
     assert right.mean() >= 0.9
 
 
-def test_probabilities_are_a_distribution(classifier, samples):
+def test_probabilities_are_a_distribution(
+    classifier: Classifier, samples: Samples
+) -> None:
     rows = probabilities(classifier.classify(samples.pixels))
     assert rows.shape == (100, 10)
     assert np.allclose(rows.sum(axis=1), 1, atol=1e-5)
 
 
-def test_batch_size_does_not_matter(classifier, samples):
+def test_batch_size_does_not_matter(classifier: Classifier, samples: Samples) -> None:
     together = classifier.classify(samples.pixels)
     alone = [classifier.classify(pixels[None])[0] for pixels in samples.pixels]
     difference = probabilities(together) - probabilities(alone)
@@ -40,7 +44,7 @@ def test_batch_size_does_not_matter(classifier, samples):
     assert [p.is_unknown for p in together] == [p.is_unknown for p in alone]
 
 
-def test_pytorch_agrees(classifier, samples):
+def test_pytorch_agrees(classifier: Classifier, samples: Samples) -> None:
     checkpoint = torch.load(ROOT / "model.bin", weights_only=True)
     network = FashionCNN(**checkpoint["arguments"])
     network.load_state_dict(checkpoint["state_dict"])
@@ -55,7 +59,7 @@ def test_pytorch_agrees(classifier, samples):
 
 
 @pytest.mark.parametrize("level", [0, 1, 128, 255])
-def test_a_flat_picture_is_unknown(classifier, level):
+def test_a_flat_picture_is_unknown(classifier: Classifier, level: int) -> None:
     flat = np.full((1, 28, 28), level, np.uint8)
     nearly = flat.copy()
     nearly[0, 10:14, 10:14] ^= 1
@@ -63,21 +67,21 @@ def test_a_flat_picture_is_unknown(classifier, level):
     assert classifier.classify(nearly)[0].is_unknown
 
 
-def test_a_graph_that_does_not_run_is_refused():
+def test_a_graph_that_does_not_run_is_refused() -> None:
     model = artifact.load(str(ROOT / "model.bin"))
     with pytest.raises(artifact.ArtifactError, match="does not run"):
         Classifier(model._replace(onnx=b"no graph"))
 
 
-def test_serving_never_imports_torch():
+def test_serving_never_imports_torch() -> None:
     code = "import sys, predict; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 @pytest.mark.skipif("FASHION_DATA" not in os.environ, reason="FASHION_DATA is not set")
-def test_accuracy_on_the_test_set_is_what_the_model_says(classifier):
-    from train import get_data
-
+def test_accuracy_on_the_test_set_is_what_the_model_says(
+    classifier: Classifier,
+) -> None:
     test = get_data(Path(os.environ["FASHION_DATA"])).test
     predictions = classifier.classify(test.pixels.numpy())
     right = np.array([p.class_id for p in predictions]) == test.labels.numpy()

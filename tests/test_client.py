@@ -2,41 +2,46 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-
-from conftest import ROOT
+from conftest import ROOT, Server
 
 PICTURES = ROOT / "static" / "pictures"
 
 
-def predict_test(*arguments, stdin=None):
+def predict_test(
+    *arguments: object, stdin: bytes | None = None
+) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, ROOT / "predict_test.py", *map(str, arguments)],
+        check=False,
         capture_output=True,
         input=stdin,
         timeout=30,
     )
 
 
-def test_it_sends_a_picture_of_its_own(gunicorn):
+def test_it_sends_a_picture_of_its_own(gunicorn: Server) -> None:
     done = predict_test("--url", gunicorn.url)
     assert done.returncode == 0
     assert b"ankle-boot.png  Ankle boot" in done.stdout
 
 
-def test_it_sends_files_and_folders(gunicorn):
+def test_it_sends_files_and_folders(gunicorn: Server) -> None:
     done = predict_test(PICTURES / "bag.png", PICTURES, "--url", gunicorn.url + "/")
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 1 + 10
 
 
-def test_it_sends_standard_input(gunicorn, boot):
+def test_it_sends_standard_input(gunicorn: Server, boot: bytes) -> None:
     done = predict_test("-", "--url", gunicorn.url, stdin=boot)
     assert done.stdout.startswith(b"-  Ankle boot")
 
 
-def test_a_refusal_is_one_line_and_the_rest_goes_on(gunicorn, tmp_path):
+def test_a_refusal_is_one_line_and_the_rest_goes_on(
+    gunicorn: Server, tmp_path: Path
+) -> None:
     text = tmp_path / "text.png"
     text.write_text("hello")
     done = predict_test(text, PICTURES / "bag.png", "--url", gunicorn.url)
@@ -54,14 +59,15 @@ def test_a_refusal_is_one_line_and_the_rest_goes_on(gunicorn, tmp_path):
         ([ROOT / ".ci"], b"no pictures"),
     ],
 )
-def test_a_failure_is_one_line(arguments, reason):
+def test_a_failure_is_one_line(arguments: list[object], reason: bytes) -> None:
     done = predict_test(*arguments)
     assert done.returncode == 1
     assert reason in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_import_does_nothing():
+def test_import_does_nothing() -> None:
     code = "import predict_test, sys; sys.exit('images' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -6,17 +6,27 @@ import zlib
 
 import numpy as np
 import pytest
+from conftest import Encode, Samples
 from PIL import Image, ImageDraw
 
 from images import (
     BrokenImageError,
     ImageError,
+    Pixels,
     TooLargeError,
     UnsupportedImageError,
     to_pixels,
 )
 
-LOSSLESS = {"PNG": {}, "TIFF": {}, "BMP": {}, "GIF": {}, "WEBP": {"lossless": True}}
+LOSSLESS: dict[str, dict[str, bool]] = {
+    "PNG": {},
+    "TIFF": {},
+    "BMP": {},
+    "GIF": {},
+    "WEBP": {"lossless": True},
+}
+Colour = str | tuple[int, ...]
+
 MODES = {  # that a format holds without loss
     "PNG": ["L", "RGB", "RGBA", "LA", "P", "I;16"],
     "TIFF": ["L", "RGB", "RGBA", "LA", "P", "CMYK", "YCbCr", "I", "I;16", "F"],
@@ -26,7 +36,7 @@ MODES = {  # that a format holds without loss
 }
 
 
-def in_mode(pixels, mode):
+def in_mode(pixels: Pixels, mode: str) -> Image.Image:
     if mode == "I;16":
         return Image.fromarray(pixels.astype(np.uint16))
     return Image.fromarray(pixels).convert(mode)
@@ -37,8 +47,8 @@ def in_mode(pixels, mode):
     [(f, mode) for f, modes in MODES.items() for mode in modes],
 )
 def test_a_fashion_mnist_picture_passes_to_the_bit(
-    samples, encode, picture_format, mode
-):
+    samples: Samples, encode: Encode, picture_format: str, mode: str
+) -> None:
     for pixels in samples.pixels[::10]:
         image = in_mode(pixels, mode)
         data = encode(image, picture_format, **LOSSLESS[picture_format])
@@ -46,20 +56,29 @@ def test_a_fashion_mnist_picture_passes_to_the_bit(
 
 
 @pytest.mark.parametrize("scale", [257, 1 / 255], ids=["16 bit", "0 to 1"])
-def test_deep_greys_are_scaled_back(samples, encode, scale):
+def test_deep_greys_are_scaled_back(
+    samples: Samples, encode: Encode, scale: float
+) -> None:
     kind = np.uint16 if scale > 1 else np.float32
     for pixels in samples.pixels[::10]:
         data = encode((pixels * np.float64(scale)).astype(kind), "TIFF")
         assert (to_pixels(data) == pixels).all()
 
 
-def test_jpeg_of_a_fashion_mnist_picture_is_its_decoded_grey(samples, encode):
+def test_jpeg_of_a_fashion_mnist_picture_is_its_decoded_grey(
+    samples: Samples, encode: Encode
+) -> None:
     data = encode(samples.pixels[0], "JPEG", quality=90)
     expected = np.asarray(Image.open(io.BytesIO(data)))
     assert (to_pixels(data) == expected).all()
 
 
-def trouser(size=(300, 400), ground="white", colour="navy", mode="RGB"):
+def trouser(
+    size: tuple[int, int] = (300, 400),
+    ground: Colour = "white",
+    colour: Colour = "navy",
+    mode: str = "RGB",
+) -> Image.Image:
     """A drawn pair of trousers."""
     image = Image.new(mode, size, ground)
     outline = [(100, 50), (200, 50), (210, 350), (165, 350), (150, 150), (135, 350)]
@@ -68,7 +87,7 @@ def trouser(size=(300, 400), ground="white", colour="navy", mode="RGB"):
 
 
 @pytest.mark.parametrize("ground", ["white", "#fdfdfd", "black"])
-def test_object_is_bright_on_black(encode, ground):
+def test_object_is_bright_on_black(encode: Encode, ground: Colour) -> None:
     colour = "navy" if ground != "black" else "silver"
     pixels = to_pixels(encode(trouser(ground=ground, colour=colour)))
     assert pixels.shape == (28, 28)
@@ -77,13 +96,13 @@ def test_object_is_bright_on_black(encode, ground):
     assert pixels[4, 13] > 100
 
 
-def test_object_fills_the_longest_side(encode):
+def test_object_fills_the_longest_side(encode: Encode) -> None:
     rows = to_pixels(encode(trouser())).max(axis=1)
     assert rows[0] > 100
     assert rows[-1] > 100
 
 
-def test_steps_equal_the_paper_done_by_hand():
+def test_steps_equal_the_paper_done_by_hand() -> None:
     """A black bar of 14 x 28 on white, worked out without `images`."""
     canvas = np.full((40, 40), 255, np.uint8)
     canvas[6:34, 13:27] = 0
@@ -94,13 +113,13 @@ def test_steps_equal_the_paper_done_by_hand():
     assert (to_pixels(buffer.getvalue()) == expected).all()
 
 
-def test_transparency_lies_on_white(encode):
+def test_transparency_lies_on_white(encode: Encode) -> None:
     transparent = trouser(mode="RGBA", ground=(0, 0, 0, 0), colour=(0, 0, 128, 255))
     assert (to_pixels(encode(transparent)) == to_pixels(encode(trouser()))).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_undone(encode, orientation):
+def test_exif_orientation_is_undone(encode: Encode, orientation: int) -> None:
     upright = trouser()
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -119,7 +138,9 @@ def test_exif_orientation_is_undone(encode, orientation):
 
 
 @pytest.mark.parametrize("picture_format", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_first_frame_of_an_animation_counts(encode, picture_format):
+def test_first_frame_of_an_animation_counts(
+    encode: Encode, picture_format: str
+) -> None:
     first, second = trouser(), Image.new("RGB", (300, 400), "red")
     still = encode(first, picture_format, **LOSSLESS[picture_format])
     moving = encode(
@@ -134,7 +155,7 @@ def test_first_frame_of_an_animation_counts(encode, picture_format):
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "L", "1", "P", "I;16", "LAB"])
-def test_photo_modes_agree_with_rgb(encode, mode):
+def test_photo_modes_agree_with_rgb(encode: Encode, mode: str) -> None:
     image = trouser(colour="black")
     if mode == "I;16":
         grey = np.asarray(image.convert("L")).astype(np.uint16) * 257
@@ -154,7 +175,7 @@ def test_photo_modes_agree_with_rgb(encode, mode):
 def png_header(width: int, height: int) -> bytes:
     """A small PNG that claims a size."""
 
-    def chunk(kind, data):
+    def chunk(kind: bytes, data: bytes) -> bytes:
         check = zlib.crc32(kind + data)
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
 
@@ -180,7 +201,9 @@ def png_header(width: int, height: int) -> bytes:
         (png_header(13_300, 13_300), TooLargeError, "13300 x 13300"),
     ],
 )
-def test_bad_pictures_are_named(data, error, detail):
+def test_bad_pictures_are_named(
+    data: bytes, error: type[ImageError], detail: str
+) -> None:
     with pytest.raises(error, match=detail):
         to_pixels(data)
 
@@ -188,21 +211,25 @@ def test_bad_pictures_are_named(data, error, detail):
 @pytest.mark.parametrize(
     "picture_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
 )
-def test_truncated_picture_is_broken(encode, picture_format):
+def test_truncated_picture_is_broken(encode: Encode, picture_format: str) -> None:
     data = encode(trouser(), picture_format)
     with pytest.raises(BrokenImageError):
         to_pixels(data[: len(data) // 2])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (2, 3), (28, 27)])
-def test_tiny_and_thin_pictures_become_pixels(encode, size):
+def test_tiny_and_thin_pictures_become_pixels(
+    encode: Encode, size: tuple[int, int]
+) -> None:
     assert to_pixels(encode(Image.new("RGB", size, "red"))).shape == (28, 28)
 
 
 @pytest.mark.parametrize(
     "picture_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
 )
-def test_damaged_pictures_raise_nothing_but_image_errors(encode, picture_format):
+def test_damaged_pictures_raise_nothing_but_image_errors(
+    encode: Encode, picture_format: str
+) -> None:
     data = encode(trouser(), picture_format)
     random = np.random.default_rng(1)
     refused = 0

@@ -4,12 +4,17 @@ import base64
 import io
 import json
 import logging
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Encode, Samples
+from flask.testing import FlaskClient
 from PIL import Image
 
 import predict
+from classifier import Classifier
 
 FASHION = ["ankle-boot", "bag", "dress", "sandal", "sneaker", "trouser"]
 
@@ -18,23 +23,23 @@ def as_json(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def known(answer) -> dict:
+def known(answer: dict[str, Any]) -> dict[str, Any]:
     """What must not depend on the way a picture was sent."""
     return {
         k: answer[k] for k in ("class", "class_id", "probabilities", "unknown_score")
     }
 
 
-def test_ping(client):
+def test_ping(client: FlaskClient) -> None:
     response = client.get("/ping")
     assert response.text == "PONG"
     assert response.mimetype == "text/plain"
 
 
-def test_predict_names_the_class(client, boot):
+def test_predict_names_the_class(client: FlaskClient, boot: bytes) -> None:
     response = client.post("/predict", data=boot)
     assert response.status_code == 200
-    answer = response.json
+    answer = response.get_json()
     assert answer["class"] == "Ankle boot"
     assert answer["class_id"] == 9
     assert answer["probability"] == max(answer["probabilities"].values())
@@ -53,12 +58,16 @@ def test_predict_names_the_class(client, boot):
         "bogus",
     ],
 )
-def test_predict_tells_a_picture_by_its_bytes(client, boot, content_type):
+def test_predict_tells_a_picture_by_its_bytes(
+    client: FlaskClient, boot: bytes, content_type: str | None
+) -> None:
     response = client.post("/predict", data=boot, content_type=content_type)
-    assert response.json["class"] == "Ankle boot"
+    assert response.get_json()["class"] == "Ankle boot"
 
 
-def test_every_way_to_send_a_picture_gets_the_same_answer(client, boot):
+def test_every_way_to_send_a_picture_gets_the_same_answer(
+    client: FlaskClient, boot: bytes
+) -> None:
     pixels = np.asarray(Image.open(io.BytesIO(boot))).tolist()
     ways = [
         client.post("/predict", data=boot),
@@ -68,12 +77,16 @@ def test_every_way_to_send_a_picture_gets_the_same_answer(client, boot):
         client.post("/predict", data=json.dumps({"image": as_json(boot)})),
     ]
     assert [way.status_code for way in ways] == [200] * len(ways)
-    first, *others = [known(way.json) for way in ways]
+    first, *others = [known(way.get_json()) for way in ways]
     assert all(other == first for other in others)
 
 
-def test_the_answer_is_the_classifiers(client, classifier, samples):
-    answers = client.post("/predict", json={"pixels": samples.pixels.tolist()}).json
+def test_the_answer_is_the_classifiers(
+    client: FlaskClient, classifier: Classifier, samples: Samples
+) -> None:
+    answers = client.post(
+        "/predict", json={"pixels": samples.pixels.tolist()}
+    ).get_json()
     expected = classifier.classify(samples.pixels)
     assert len(answers["predictions"]) == 100
     for answer, prediction in zip(answers["predictions"], expected, strict=True):
@@ -85,9 +98,12 @@ def test_the_answer_is_the_classifiers(client, classifier, samples):
 
 
 @pytest.mark.parametrize("send", ["files", "mixed names", "images", "pixels"])
-def test_a_batch_is_answered_in_order(client, send, pictures):
+def test_a_batch_is_answered_in_order(
+    client: FlaskClient, send: str, pictures: dict[str, bytes]
+) -> None:
     names = FASHION
     data = [pictures[name] for name in names]
+    body: dict[str, Any]
     if send == "images":
         body = {"json": {"images": [as_json(d) for d in data]}}
     elif send == "pixels":
@@ -99,11 +115,11 @@ def test_a_batch_is_answered_in_order(client, send, pictures):
         body["content_type"] = "multipart/form-data; boundary=X"
     response = client.post("/predict", **body)
     assert response.status_code == 200
-    classes = [answer["class"] for answer in response.json["predictions"]]
+    classes = [answer["class"] for answer in response.get_json()["predictions"]]
     assert [c.lower().replace(" ", "-") for c in classes] == names
 
 
-def multipart(parts) -> bytes:
+def multipart(parts: Iterable[tuple[str, bytes]]) -> bytes:
     body = b""
     for field, data in parts:
         head = f'--X\r\nContent-Disposition: form-data; name="{field}"; filename="f"'
@@ -111,10 +127,10 @@ def multipart(parts) -> bytes:
     return body + b"--X--\r\n"
 
 
-def test_one_bad_picture_costs_only_itself(client, boot):
+def test_one_bad_picture_costs_only_itself(client: FlaskClient, boot: bytes) -> None:
     images = [as_json(boot), as_json(b"text"), "%%%", 7, as_json(boot[:200])]
     response = client.post("/predict", json={"images": [*images, as_json(boot)]})
-    answers = response.json["predictions"]
+    answers = response.get_json()["predictions"]
     assert response.status_code == 200
     assert answers[0] == answers[5]
     assert [answer["error"]["code"] for answer in answers[1:5]] == [
@@ -125,25 +141,26 @@ def test_one_bad_picture_costs_only_itself(client, boot):
     ]
 
 
-def test_a_batch_of_one_is_still_a_batch(client, boot):
+def test_a_batch_of_one_is_still_a_batch(client: FlaskClient, boot: bytes) -> None:
     for body in ({"images": [as_json(boot)]}, {"pixels": [[[0] * 28] * 28]}):
-        assert len(client.post("/predict", json=body).json["predictions"]) == 1
+        assert len(client.post("/predict", json=body).get_json()["predictions"]) == 1
 
 
-def test_an_unknown_picture_is_an_error(client):
+def test_an_unknown_picture_is_an_error(client: FlaskClient) -> None:
     response = client.post("/predict", json={"pixels": [[0] * 28] * 28})
-    problem = response.json
+    problem = response.get_json()
     assert response.status_code == problem["status"] == 422
     assert problem["code"] == "unknown_class"
     assert problem["unknown_score"] > problem["unknown_threshold"]
     assert len(problem["nearest"]) == 10
 
 
-def test_fractions_are_rounded(client, samples):
+def test_fractions_are_rounded(client: FlaskClient, samples: Samples) -> None:
     whole = samples.pixels[0].astype(float)
     near = np.clip(whole + np.resize([0.4, -0.4], whole.shape), 0, 255)
     first, second = (
-        client.post("/predict", json={"pixels": p.tolist()}).json for p in (whole, near)
+        client.post("/predict", json={"pixels": p.tolist()}).get_json()
+        for p in (whole, near)
     )
     assert first == second
 
@@ -183,14 +200,16 @@ ROWS = [[0] * 28] * 28
         ({"images": ["AAAA"] * 10_000}, 413, "too_large", "256 pictures"),
     ],
 )
-def test_bad_bodies_are_named(client, body, status, code, detail):
+def test_bad_bodies_are_named(
+    client: FlaskClient, body: object, status: int, code: str, detail: str
+) -> None:
     data = body if isinstance(body, bytes) else json.dumps(body)
     response = client.post("/predict", data=data)
     assert response.mimetype == "application/problem+json"
-    assert (response.status_code, response.json["code"]) == (status, code)
-    assert response.json["status"] == status
-    assert response.json["title"]
-    assert detail in response.json["detail"]
+    assert (response.status_code, response.get_json()["code"]) == (status, code)
+    assert response.get_json()["status"] == status
+    assert response.get_json()["title"]
+    assert detail in response.get_json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -210,21 +229,23 @@ def test_bad_bodies_are_named(client, body, status, code, detail):
         ),
     ],
 )
-def test_bad_forms_are_named(client, data, content_type, status, detail):
+def test_bad_forms_are_named(
+    client: FlaskClient, data: bytes, content_type: str | None, status: int, detail: str
+) -> None:
     response = client.post("/predict", data=data, content_type=content_type)
     assert response.status_code == status
-    assert detail in response.json["detail"]
+    assert detail in response.get_json()["detail"]
 
 
-def test_a_body_over_the_limit_is_refused(client):
+def test_a_body_over_the_limit_is_refused(client: FlaskClient) -> None:
     response = client.post("/predict", data=b"\0" * (32 * 1024**2 + 1))
-    assert (response.status_code, response.json["code"]) == (413, "too_large")
-    assert "32 MB" in response.json["detail"]
+    assert (response.status_code, response.get_json()["code"]) == (413, "too_large")
+    assert "32 MB" in response.get_json()["detail"]
 
 
-def test_one_pixel_is_no_garment(client, encode):
+def test_one_pixel_is_no_garment(client: FlaskClient, encode: Encode) -> None:
     response = client.post("/predict", data=encode(Image.new("RGB", (1, 1), "red")))
-    assert (response.status_code, response.json["code"]) == (422, "unknown_class")
+    assert (response.status_code, response.get_json()["code"]) == (422, "unknown_class")
 
 
 @pytest.mark.parametrize(
@@ -235,39 +256,50 @@ def test_one_pixel_is_no_garment(client, encode):
         ("GET", "/nowhere", 404, "not_found"),
     ],
 )
-def test_wrong_routes_are_problems(client, method, path, status, code):
+def test_wrong_routes_are_problems(
+    client: FlaskClient, method: str, path: str, status: int, code: str
+) -> None:
     response = client.open(path, method=method)
     assert response.mimetype == "application/problem+json"
-    assert (response.status_code, response.json["code"]) == (status, code)
+    assert (response.status_code, response.get_json()["code"]) == (status, code)
     assert ("Allow" in response.headers) == (status == 405)
 
 
-def test_our_own_fault_is_a_problem_too(client, boot, monkeypatch):
+def test_our_own_fault_is_a_problem_too(
+    client: FlaskClient, boot: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(predict, "classify", lambda _: 1 / 0)
     monkeypatch.setitem(predict.app.config, "PROPAGATE_EXCEPTIONS", False)
     logging.getLogger("predict").disabled = True
     response = client.post("/predict", data=boot)
     logging.getLogger("predict").disabled = False
-    assert (response.status_code, response.json["code"]) == (500, "internal_error")
+    assert (response.status_code, response.get_json()["code"]) == (
+        500,
+        "internal_error",
+    )
 
 
 @pytest.mark.parametrize(
     ("sent", "kept"),
     [("abc-1.2_3", "abc-1.2_3"), ('a"b c{', "abc"), ("x" * 99, "x" * 64)],
 )
-def test_a_request_id_is_cleaned_and_echoed(client, sent, kept):
+def test_a_request_id_is_cleaned_and_echoed(
+    client: FlaskClient, sent: str, kept: str
+) -> None:
     response = client.get("/ping", headers={"X-Request-ID": sent})
     assert response.headers["X-Request-ID"] == kept
 
 
-def test_a_request_id_is_made(client):
+def test_a_request_id_is_made(client: FlaskClient) -> None:
     first, second = (client.get("/ping").headers["X-Request-ID"] for _ in range(2))
     assert len(first) == 32
     assert first != second
 
 
-def test_the_sample_pictures_are_read_right(client, pictures):
+def test_the_sample_pictures_are_read_right(
+    client: FlaskClient, pictures: dict[str, bytes]
+) -> None:
     for name, data in pictures.items():
-        answer = client.post("/predict", data=data).json
+        answer = client.post("/predict", data=data).get_json()
         label = answer["class"].lower().replace(" ", "-").replace("/", "-")
         assert label == name

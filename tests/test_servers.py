@@ -9,20 +9,24 @@ import subprocess
 import sys
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 import requests
+from conftest import GUNICORN, ROOT, WAITRESS, Samples, Server, serve
 from test_images import png_header
 
 import artifact
-from conftest import GUNICORN, ROOT, WAITRESS, serve
+from classifier import Classifier
 
 
-def test_ping(server):
+def test_ping(server: Server) -> None:
     assert requests.get(f"{server.url}/ping", timeout=5).text == "PONG"
 
 
-def test_http_python_and_the_file_agree(server, classifier, samples):
+def test_http_python_and_the_file_agree(
+    server: Server, classifier: Classifier, samples: Samples
+) -> None:
     body = {"pixels": samples.pixels.tolist()}
     answers = requests.post(f"{server.url}/predict", json=body, timeout=10).json()
     for answer, prediction in zip(
@@ -33,7 +37,7 @@ def test_http_python_and_the_file_agree(server, classifier, samples):
         assert ("error" in answer) == prediction.is_unknown
 
 
-def test_curl_as_in_the_readme(server):
+def test_curl_as_in_the_readme(server: Server) -> None:
     command = ["curl", "-s", "--data-binary", "@static/pictures/ankle-boot.png"]
     done = subprocess.run(
         [*command, f"{server.url}/predict"], cwd=ROOT, capture_output=True, check=True
@@ -54,21 +58,55 @@ BAD = [
 
 
 @pytest.mark.parametrize(("body", "status", "code"), BAD)
-def test_bad_input_leaves_the_server_well(server, boot, body, status, code):
+def test_bad_input_leaves_the_server_well(
+    server: Server, boot: bytes, body: bytes, status: int, code: str
+) -> None:
     response = requests.post(f"{server.url}/predict", data=body, timeout=10)
     assert (response.status_code, response.json()["code"]) == (status, code)
     good = requests.post(f"{server.url}/predict", data=boot, timeout=10)
     assert good.json()["class"] == "Ankle boot"
 
 
-def test_a_huge_png_is_refused_unread(gunicorn):
+def test_a_huge_png_is_refused_unread(gunicorn: Server) -> None:
     """Its 177 million pixels would take over 100 MB and half a second."""
     started = time.perf_counter()
     requests.post(f"{gunicorn.url}/predict", data=png_header(13_300, 13_300), timeout=9)
     assert time.perf_counter() - started < 0.4
 
 
-def test_one_log_line_a_prediction(gunicorn, boot):
+def test_a_kept_connection_serves_many_requests(server: Server, boot: bytes) -> None:
+    with requests.Session() as session:
+        for pause in [0.0] * 20 + [0.1] * 3:
+            time.sleep(pause)
+            response = session.post(f"{server.url}/predict", data=boot, timeout=5)
+            assert response.json()["class"] == "Ankle boot"
+
+
+def test_pipelined_requests_are_answered_in_turn(gunicorn: Server) -> None:
+    host, port = gunicorn.url.removeprefix("http://").split(":")
+    request = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(request * 4 + last)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.count(b"PONG") == 5
+
+
+def test_slow_senders_do_not_stop_others(gunicorn: Server, boot: bytes) -> None:
+    host, port = gunicorn.url.removeprefix("http://").split(":")
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    slow = [socket.create_connection((host, int(port))) for _ in range(20)]
+    try:
+        for connection in slow:
+            connection.sendall(head)
+        response = requests.post(f"{gunicorn.url}/predict", data=boot, timeout=5)
+        assert response.json()["class"] == "Ankle boot"
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+def test_one_log_line_a_prediction(gunicorn: Server, boot: bytes) -> None:
     headers = {"X-Request-ID": "find-me"}
     requests.post(f"{gunicorn.url}/predict", data=boot, headers=headers, timeout=5)
     lines = [x for x in gunicorn.log.read_text().splitlines() if "find-me" in x]
@@ -82,12 +120,12 @@ def test_one_log_line_a_prediction(gunicorn, boot):
     assert {"request_id", "probability", "version"} <= set(line)
 
 
-def broken_models():
+def broken_models() -> dict[str, bytes | None]:
     whole = (ROOT / "model.bin").read_bytes()
     return {"missing": None, "truncated": whole[:-5000], "foreign": b"\x80\4K\1."}
 
 
-def does_not_run(path):
+def does_not_run(path: Path) -> None:
     """A file that is sound by its own version, with a graph that is none."""
     model = artifact.read(str(ROOT / "model.bin"))._replace(onnx=b"no graph")
     facts = model.facts | {"version": artifact.version(model)}
@@ -98,7 +136,9 @@ def does_not_run(path):
 
 @pytest.mark.parametrize("command", [GUNICORN, WAITRESS], ids=["gunicorn", "waitress"])
 @pytest.mark.parametrize("fault", ["missing", "truncated", "foreign", "graph"])
-def test_a_bad_model_stops_the_start_with_one_line(tmp_path, command, fault):
+def test_a_bad_model_stops_the_start_with_one_line(
+    tmp_path: Path, command: list[str], fault: str
+) -> None:
     path = tmp_path / "model.bin"
     if fault == "graph":
         does_not_run(path)
@@ -110,14 +150,19 @@ def test_a_bad_model_stops_the_start_with_one_line(tmp_path, command, fault):
 
 @pytest.mark.parametrize("command", [GUNICORN, WAITRESS], ids=["gunicorn", "waitress"])
 @pytest.mark.parametrize("name", ["FLASK_MODEL_URI", "FLASK_MAX_CONTENT_LENGTH"])
-def test_an_empty_setting_stops_the_start_with_one_line(command, name):
+def test_an_empty_setting_stops_the_start_with_one_line(
+    command: list[str], name: str
+) -> None:
     assert name in fail_to_start(command, **{name: ""}).stderr
 
 
-def fail_to_start(command, **environment):
+def fail_to_start(
+    command: list[str], **environment: str
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", *(part.replace("PORT", "0") for part in command)],
         cwd=ROOT,
+        check=False,
         env=os.environ | environment,
         capture_output=True,
         text=True,
@@ -129,7 +174,9 @@ def fail_to_start(command, **environment):
     return done
 
 
-def test_sighup_takes_a_new_model_and_refuses_a_bad_one(tmp_path, boot):
+def test_sighup_takes_a_new_model_and_refuses_a_bad_one(
+    tmp_path: Path, boot: bytes
+) -> None:
     path = tmp_path / "model.bin"
     old = (ROOT / "model.bin").read_bytes()
     path.write_bytes(old)
@@ -138,7 +185,7 @@ def test_sighup_takes_a_new_model_and_refuses_a_bad_one(tmp_path, boot):
     options = {"FLASK_MODEL_URI": str(path), "WEB_CONCURRENCY": "1"}
     with serve(GUNICORN, tmp_path / "log", **options) as server:
 
-        def reload_until(expected, text):
+        def reload_until(expected: str, text: str) -> bool:
             server.process.send_signal(signal.SIGHUP)
             for _ in range(100):
                 answer = requests.post(f"{server.url}/predict", data=boot, timeout=5)
@@ -155,7 +202,7 @@ def test_sighup_takes_a_new_model_and_refuses_a_bad_one(tmp_path, boot):
         assert reload_until("newer", "the old model stays")
 
 
-def test_python_predict_py_serves_and_stops(boot):
+def test_python_predict_py_serves_and_stops(boot: bytes) -> None:
     if port_is_taken(9696):
         pytest.skip("port 9696 is in use")
     process = subprocess.Popen(
@@ -173,6 +220,6 @@ def test_python_predict_py_serves_and_stops(boot):
         assert process.wait(10) == 0
 
 
-def port_is_taken(port):
+def port_is_taken(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -5,12 +5,12 @@ import pytest
 import settings
 
 
-def test_defaults():
+def test_defaults() -> None:
     assert settings.read()["MAX_CONTENT_LENGTH"] == 32 * 1024**2
     assert settings.read()["MODEL_URI"].endswith("model.bin")
 
 
-def test_the_environment_wins(monkeypatch):
+def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLASK_MAX_CONTENT_LENGTH", "1000")
     monkeypatch.setenv("FLASK_MODEL_URI", "123")
     assert settings.read()["MAX_CONTENT_LENGTH"] == 1000
@@ -29,7 +29,9 @@ def test_the_environment_wins(monkeypatch):
         ("MAX_CONTENT_LENGTH", "null"),
     ],
 )
-def test_a_wrong_value_is_named(monkeypatch, name, value):
+def test_a_wrong_value_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     monkeypatch.setenv(f"FLASK_{name}", value)
     with pytest.raises(settings.SettingError, match=f"FLASK_{name}='{value}'"):
         settings.read()

@@ -2,21 +2,27 @@
 
 import struct
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import Samples
+from torch import Tensor, nn
 from tqdm import tqdm
 
 import artifact
 import train
 from classifier import Classifier
+from model import Calibrated, FashionCNN, export_onnx
 
 EPOCHS = 3
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Scale the settings down to a hundred pictures."""
     monkeypatch.setattr(train, "VALIDATION_SIZE", 20)
     monkeypatch.setattr(train, "BATCH_SIZE", 16)
@@ -27,7 +33,7 @@ def small(monkeypatch):
 
 
 @pytest.fixture
-def folder(tmp_path, samples):
+def folder(tmp_path: Path, samples: Samples) -> Path:
     """A torchvision root with the sample pictures as training and test set."""
     raw = tmp_path / "data" / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
@@ -44,40 +50,42 @@ def folder(tmp_path, samples):
 
 
 @pytest.fixture
-def data(folder):
+def data(folder: Path) -> train.Data:
     return train.get_data(folder)
 
 
-def weights(network):
+def weights(network: nn.Module) -> Tensor:
     return torch.cat(
         [value.flatten().float() for value in network.state_dict().values()]
     )
 
 
-def run(data, path, seed=1, resume=False):
+def run(
+    data: train.Data, path: Path, seed: int = 1, resume: bool = False
+) -> FashionCNN:
     return train.train(data, EPOCHS, seed, path / "checkpoint", resume)[0]
 
 
-def test_get_data_splits_without_overlap(data, samples):
+def test_get_data_splits_without_overlap(data: train.Data, samples: Samples) -> None:
     assert [len(part.labels) for part in data[:3]] == [80, 20, 100]
     both = torch.cat([data.train.pixels, data.validation.pixels]).flatten(1)
     assert len(both.unique(dim=0)) == len(np.unique(samples.pixels, axis=0))
     assert data.classes[9] == "Ankle boot"
 
 
-def test_the_fingerprint_tells_data_apart(folder, data):
+def test_the_fingerprint_tells_data_apart(folder: Path, data: train.Data) -> None:
     labels = folder / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte"
     labels.write_bytes(labels.read_bytes()[:-1] + b"\0")
     assert train.get_data(folder).fingerprint != data.fingerprint
 
 
-def test_the_seed_decides_the_weights(data, tmp_path):
+def test_the_seed_decides_the_weights(data: train.Data, tmp_path: Path) -> None:
     first = weights(run(data, tmp_path))
     assert torch.equal(first, weights(run(data, tmp_path)))
     assert not torch.equal(first, weights(run(data, tmp_path, seed=2)))
 
 
-def test_training_lowers_the_loss(data):
+def test_training_lowers_the_loss(data: train.Data) -> None:
     parts = train.build(1, 100, torch.device("cpu"))
     random = torch.Generator().manual_seed(1)
     with tqdm(disable=True) as bar:
@@ -87,12 +95,14 @@ def test_training_lowers_the_loss(data):
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_resume_ends_where_an_unbroken_run_ends(data, tmp_path, monkeypatch):
+def test_resume_ends_where_an_unbroken_run_ends(
+    data: train.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     unbroken = weights(run(data, tmp_path))
     whole_epoch = train.train_epoch
     calls = []
 
-    def interrupted(*arguments):
+    def interrupted(*arguments: Any) -> tuple[float, float]:
         calls.append(1)
         if len(calls) == EPOCHS:
             raise KeyboardInterrupt
@@ -105,19 +115,19 @@ def test_resume_ends_where_an_unbroken_run_ends(data, tmp_path, monkeypatch):
     assert torch.equal(unbroken, weights(run(data, tmp_path, resume=True)))
 
 
-def test_resume_refuses_another_run(data, tmp_path):
+def test_resume_refuses_another_run(data: train.Data, tmp_path: Path) -> None:
     run(data, tmp_path)
     with pytest.raises(ValueError, match="seed 1"):
         run(data, tmp_path, seed=2, resume=True)
 
 
-def test_evaluate_counts_right_answers(data):
+def test_evaluate_counts_right_answers(data: train.Data) -> None:
     class Constant(torch.nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.logits = torch.nn.Parameter(torch.eye(10)[3])
 
-        def forward(self, pixels):
+        def forward(self, pixels: Tensor) -> Tensor:
             return self.logits.expand(len(pixels), 10)
 
     accuracy, logits = train.evaluate(Constant(), data.test)
@@ -125,24 +135,30 @@ def test_evaluate_counts_right_answers(data):
     assert logits.shape == (100, 10)
 
 
-def test_check_refuses_another_graph(data):
+def test_check_refuses_another_graph(data: train.Data) -> None:
     """A graph of other weights is never written."""
     torch.manual_seed(1)
-    model, other = (train.Calibrated(train.FashionCNN(), 1.0).eval() for _ in range(2))
+    model, other = (Calibrated(FashionCNN(), 1.0).eval() for _ in range(2))
     facts = train.describe(model, data, {})
     with pytest.raises(ValueError, match="PyTorch"):
-        train.check(model, train.export_onnx(other), facts, data.test.pixels)
+        train.check(model, export_onnx(other), facts, data.test.pixels)
 
 
-def command_line(monkeypatch, folder, output, *options):
+def command_line(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, output: Path, *options: str
+) -> None:
     arguments = ["--data", str(folder), "--output", str(output), "--epochs", "2"]
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments, *options])
 
 
 @pytest.mark.filterwarnings("default")  # the exporter's own
 def test_train_writes_a_model_that_serves(
-    folder, tmp_path, monkeypatch, capsys, samples
-):
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    samples: Samples,
+) -> None:
     output = tmp_path / "model.bin"
     command_line(monkeypatch, folder, output)
     train.main()
@@ -155,12 +171,14 @@ def test_train_writes_a_model_that_serves(
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["model.bin"]
 
 
-def test_an_interrupted_train_leaves_the_old_model(folder, tmp_path, monkeypatch):
+def test_an_interrupted_train_leaves_the_old_model(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output = tmp_path / "model.bin"
     output.write_bytes(b"the old model")
     command_line(monkeypatch, folder, output)
 
-    def interrupt(*_):
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "check", interrupt)

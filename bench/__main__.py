@@ -1,4 +1,4 @@
-"""Measure the service on this machine: `python bench/bench.py inference|start|memory|load`.
+"""Measure the service on this machine: `python -m bench FIGURE`.
 
     inference   ONNX Runtime, one thread, one picture, beside a fixed reference network
     start       `gunicorn` to its first answer
@@ -22,21 +22,30 @@ import time
 import venv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import requests
 from PIL import Image
+from torch import nn
+
+import artifact
+from classifier import OUTPUTS, session_options
+from images import Pixels
+from model import Calibrated, FashionCNN, convolution, export_onnx
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-sys.path.insert(0, str(ROOT))
+
 PORT = 9697
 URL = f"http://127.0.0.1:{PORT}"
 WORKERS = 2
 ROUNDS = 7
 CONNECTIONS = 8
 LOAD_SECONDS = 5
+SETTLE_SECONDS = 1  # after the first answer, for every worker to be up
 RIVAL_ENVIRONMENT = HERE / ".venv"
 RIVAL_PACKAGES = ("fastapi", "uvicorn[standard]")
 SHARED_PACKAGES = ("numpy", "onnxruntime", "pillow")  # in the versions we use
@@ -52,7 +61,7 @@ def pictures() -> list[bytes]:
     return [encode(pixels) for pixels in shifted]
 
 
-def encode(pixels: np.ndarray) -> bytes:
+def encode(pixels: Pixels) -> bytes:
     """Return `pixels` as a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
@@ -63,9 +72,8 @@ def median(name: str, values: list[float], unit: str, digits: int = 3) -> float:
     """Print a figure with its spread; return its median."""
     middle = statistics.median(values)
     low, high = min(values), max(values)
-    print(
-        f"{name:28} {middle:10.{digits}f} {unit}  ({low:.{digits}f} to {high:.{digits}f})"
-    )
+    spread = f"({low:.{digits}f} to {high:.{digits}f})"
+    print(f"{name:28} {middle:10.{digits}f} {unit}  {spread}")
     return middle
 
 
@@ -96,32 +104,28 @@ def answers() -> bool:
         return False
 
 
+class Reference(FashionCNN):
+    """Plain convolutions to compare by, 0.43 million parameters; never to change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [(1, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2)]
+        widths += [(128, 128, 1), (128, 128, 1)]
+        layers: list[nn.Module] = []
+        for channels_in, channels, stride in widths:
+            layers += [convolution(channels_in, channels, stride), nn.ReLU()]
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Conv2d(channels, 10, 1)
+
+
 def inference() -> None:
     """Time one picture through our graph and the reference, in turns."""
-    import onnxruntime
-    from torch import nn
-
-    import artifact
-    from classifier import _options
-    from model import Calibrated, FashionCNN, convolution, export_onnx
-
-    class Reference(FashionCNN):
-        """Plain convolutions, 0.46 million parameters; never to be changed."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            widths = [(1, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2)]
-            widths += [(128, 128, 1), (128, 128, 1)]
-            layers = [(convolution(a, b, s), nn.ReLU()) for a, b, s in widths]
-            self.features = nn.Sequential(*[layer for pair in layers for layer in pair])
-            self.head = nn.Conv2d(128, 10, 1)
-
     graphs = {
         "model.bin": artifact.load(str(ROOT / "model.bin")).onnx,
         "reference": export_onnx(Calibrated(Reference(), 1.0)),
     }
     sessions = {
-        name: onnxruntime.InferenceSession(graph, _options())
+        name: onnxruntime.InferenceSession(graph, session_options())
         for name, graph in graphs.items()
     }
     with np.load(ROOT / "tests" / "pictures.npz") as file:
@@ -134,12 +138,11 @@ def inference() -> None:
     print(f"ratio {ours / reference:.2f}")
 
 
-def milliseconds(run: Callable[..., object], batches: list[np.ndarray]) -> float:
+def milliseconds(run: Callable[..., object], batches: list[Pixels]) -> float:
     """Return the mean time of one call of `run`."""
-    outputs = ["probabilities", "unknown_score"]
     started = time.perf_counter()
     for pixels in batches:
-        run(outputs, {"pixels": pixels})
+        run(OUTPUTS, {"pixels": pixels})
     return (time.perf_counter() - started) / len(batches) * 1000
 
 
@@ -158,14 +161,15 @@ def start() -> None:
 def memory() -> None:
     """Add up the proportional set size of the service after 1,000 requests."""
     with running(OURS, ROOT) as pid, requests.Session() as session:
+        time.sleep(SETTLE_SECONDS)
         for picture in pictures():
             session.post(f"{URL}/predict", data=picture, timeout=5)
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        sizes = [pss(int(process)) for process in (pid, *children)]
+        sizes = [pss(process) for process in (str(pid), *children)]
     print(f"{sum(sizes):.0f} MB in {len(sizes)} processes: {[round(s) for s in sizes]}")
 
 
-def pss(pid: int) -> float:
+def pss(pid: str) -> float:
     """Return the proportional set size of a process in MB."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
@@ -201,6 +205,7 @@ def known(candidates: list[bytes]) -> list[bytes]:
 
 def wrk(bodies: Path) -> float:
     """Return the requests a second of one round; a failed request voids it."""
+    time.sleep(SETTLE_SECONDS)
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{LOAD_SECONDS}s", URL]
     output = subprocess.run(
         [*command, "-s", str(HERE / "rotate.lua")],
@@ -216,13 +221,11 @@ def wrk(bodies: Path) -> float:
 
 def rival_python() -> Path:
     """Return the Python of the rival's environment; make it the first time."""
-    from importlib.metadata import version
-
     python = RIVAL_ENVIRONMENT / "bin" / "python"
     if not python.exists():
         venv.create(RIVAL_ENVIRONMENT, with_pip=True)
         same = [f"{package}=={version(package)}" for package in SHARED_PACKAGES]
-        install = [python, "-m", "pip", "install", "-q", *RIVAL_PACKAGES, *same]
+        install = [str(python), "-m", "pip", "install", "-q", *RIVAL_PACKAGES, *same]
         subprocess.run(install, check=True)
     return python
 
