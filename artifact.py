@@ -14,10 +14,8 @@ import hashlib
 import io
 import json
 import os
-import struct
 import tempfile
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,16 +25,6 @@ MAX_ENTRY_BYTES = 256 * 1024**2  # of one entry, unpacked
 VERSION_DIGITS = 12  # of the SHA-256
 UNVERSIONED = ("version", "seconds", "created")  # the same model, trained again
 REQUIRED = ("name", "version", "classes", "input_shape", "unknown_threshold")
-
-# What zipfile is known to raise on a file that is not a sound archive.
-UNREADABLE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class ArtifactError(Exception):
@@ -76,7 +64,7 @@ def read(path: str) -> Artifact:
         raise ArtifactError(
             f"{path} is not a model of this service: {error}"
         ) from error
-    except UNREADABLE as error:
+    except Exception as error:  # zipfile raises any kind on a damaged archive
         raise ArtifactError(f"{path} cannot be read: {error}") from error
     try:
         artifact = Artifact(onnx, json.loads(facts))
@@ -126,14 +114,15 @@ def write(path: Path, checkpoint: dict[str, Any], artifact: Artifact) -> Artifac
 
 def replace(path: Path, data: bytes) -> None:
     """Put `data` at `path` in one step: a crash leaves the old file or the new one."""
-    folder = path.resolve().parent
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
-        try:
+    handle, name = tempfile.mkstemp(dir=path.resolve().parent, suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-            Path(file.name).chmod(0o644)  # temporary files are private
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink()
-            raise
+        temporary.chmod(0o644)  # temporary files are private
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink()
+        raise

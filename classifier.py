@@ -40,12 +40,12 @@ class Classifier:
 
     def __init__(self, artifact: Artifact) -> None:
         """Build and warm the network. Raises `ArtifactError` if it does not run."""
-        self.name: str = artifact.facts["name"]
-        self.version: str = artifact.facts["version"]
-        self.classes: list[str] = artifact.facts["classes"]
-        self.input_shape: tuple[int, ...] = tuple(artifact.facts["input_shape"])
-        self.unknown_threshold: float = artifact.facts["unknown_threshold"]
         try:
+            self.name: str = artifact.facts["name"]
+            self.version: str = artifact.facts["version"]
+            self.classes: list[str] = artifact.facts["classes"]
+            self.input_shape: tuple[int, ...] = tuple(artifact.facts["input_shape"])
+            self.unknown_threshold: float = artifact.facts["unknown_threshold"]
             self._session = onnxruntime.InferenceSession(
                 artifact.onnx, session_options(), providers=["CPUExecutionProvider"]
             )

@@ -26,7 +26,7 @@ YIELD_SECONDS = 0.0005  # before a busy worker reaches for a new connection
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 
 
-class Worker(ThreadWorker):
+class Worker(ThreadWorker):  # type: ignore[misc]
     """Threads that stay with a busy connection; new ones go to the idler worker.
 
     gunicorn hands a connection back to its main thread after each answer, which costs
@@ -35,11 +35,15 @@ class Worker(ThreadWorker):
     """
 
     def handle(self, conn: TConn) -> object:
-        """Answer a request, and the next ones if they come at once."""
+        """Answer a request, and the next ones while nobody else waits for a thread."""
         again = super().handle(conn)
-        while again is True and self.alive and has_more(conn):
+        while again is True and self.alive and not self.is_busy() and has_more(conn):
             again = super().handle(conn)
         return again
+
+    def is_busy(self) -> bool:
+        """Tell whether there are more connections than threads."""
+        return bool(self.nr_conns > self.cfg.threads)
 
     def accept(self, listener: socket.socket) -> None:
         """Take a new connection, unless an idler worker was quicker."""
@@ -59,7 +63,8 @@ def has_more(conn: TConn) -> bool:
 
 worker_class = Worker
 if "WEB_CONCURRENCY" not in os.environ:
-    workers = os.cpu_count()
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux: the cores we may use
+    workers = len(affinity(0)) if affinity else os.cpu_count()
 threads = 32  # a worker's connections; one network at a time computes
 keepalive = 65  # seconds, longer than a load balancer's 60
 control_socket_disable = True

@@ -9,12 +9,11 @@ arXiv 1708.07747, section 2): trim, resize, sharpen, extend, negate, grey.
 """
 
 import io
-import struct
 import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter, ImageOps
+from PIL import ExifTags, Image, ImageFilter, ImageOps
 
 # Pillow imports its readers by name when first asked; do it before the first request.
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin  # noqa: F401, isort: skip
@@ -51,21 +50,16 @@ _sharpen = -np.outer(_gauss, _gauss)
 _sharpen[1, 1] = -2 * _sharpen.sum()
 SHARPEN = ImageFilter.Kernel((3, 3), _sharpen.ravel().tolist(), _sharpen.sum())
 
-# What Pillow's readers are known to raise on bytes that are not what they claim.
-DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    MemoryError,
-    RuntimeError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+# How to turn a picture upright, by its EXIF orientation.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 Image.MAX_IMAGE_PIXELS = None  # `decode` has a stricter limit, and refuses, not warns
 warnings.filterwarnings("ignore", module="PIL")  # about bytes that strangers send
 
@@ -110,35 +104,37 @@ def to_pixels(data: bytes) -> Pixels:
     A Fashion-MNIST picture (28x28, grey in any mode) passes through to the bit.
     Raises an `ImageError` that says what is wrong with `data`.
     """
-    image = flatten(decode(data))
+    image = decode(data)
     if image.size == (SIDE, SIDE) and is_grey(image):
         return np.asarray(image if image.mode == "L" else image.getchannel(0))
     return preprocess(image)
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decode the first frame, upright. Raises `ImageError`."""
+    """Decode the first frame to upright 8-bit "L" or "RGB". Raises `ImageError`."""
     picture_format = format_of(data)
     if picture_format is None:
         raise UnsupportedImageError(_why_unsupported(data))
-    try:
+    try:  # Pillow's readers raise any kind of error on bytes that lie
         image = Image.open(io.BytesIO(data), formats=[picture_format])
-    except DECODE_ERRORS as error:
+        _refuse_if_large(image)
+        image.draft("RGB", (WORK_SIDE, WORK_SIDE))  # JPEG: decode at a fraction
+        image.load()
+        return flatten(turn_upright(image))
+    except ImageError:
+        raise
+    except Exception as error:
         raise BrokenImageError(f"the picture cannot be decoded: {error}") from error
+
+
+def _refuse_if_large(image: Image.Image) -> None:
+    """Raise `TooLargeError` by what the header says, before anything is decoded."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise TooLargeError(
             f"the picture has {width} x {height} pixels; at most"
             f" {MAX_PIXELS // 1_000_000} million are read: send a smaller one"
         )
-    try:
-        image.draft("RGB", (WORK_SIDE, WORK_SIDE))  # JPEG: decode at a fraction
-        image.load()
-        if image.info or picture_format == "TIFF":  # else nothing says how it lies
-            ImageOps.exif_transpose(image, in_place=True)
-    except DECODE_ERRORS as error:
-        raise BrokenImageError(f"the picture cannot be decoded: {error}") from error
-    return image
 
 
 def _why_unsupported(data: bytes) -> str:
@@ -149,12 +145,24 @@ def _why_unsupported(data: bytes) -> str:
     return "not a picture in PNG, JPEG, WebP, GIF, BMP or TIFF format"
 
 
+def turn_upright(image: Image.Image) -> Image.Image:
+    """Undo the EXIF orientation."""
+    if not image.info and image.format != "TIFF":
+        return image  # nothing in the file says how it lies
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    if orientation not in UPRIGHT:
+        return image
+    return image.transpose(UPRIGHT[orientation])
+
+
 def flatten(image: Image.Image) -> Image.Image:
     """Reduce any mode to opaque 8-bit "L" or "RGB", transparent parts on white."""
     if image.mode == "L" and not image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(to_8_bit(np.asarray(image)))
+    if image.mode == "La":  # premultiplied grey converts by way of plain grey
+        image = image.convert("LA")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -171,7 +179,7 @@ def to_8_bit(values: NDArray[np.generic]) -> Pixels:
 
     Files do not say what white is: 1.0, 255 and 65535 are all in use.
     """
-    levels = np.nan_to_num(values.astype(np.float64))
+    levels = np.nan_to_num(values.astype(np.float32))
     top = levels.max()
     if top <= 1 and values.dtype.kind == "f":
         levels = levels * WHITE
@@ -209,10 +217,7 @@ def trim(image: Image.Image) -> tuple[Image.Image, tuple[int, ...]]:
     corners = values[[0, 0, -1, -1], [0, -1, 0, -1]]
     ground = np.median(corners, axis=0).astype(np.int32)
     object_mask = ((values - ground) ** 2).sum(axis=2) > TRIM_DISTANCE**2
-    rows, columns = (
-        object_mask.any(axis=1).nonzero()[0],
-        object_mask.any(0).nonzero()[0],
-    )
+    rows, columns = (object_mask.any(axis).nonzero()[0] for axis in (1, 0))
     if rows.size:
         left, top = int(columns[0]), int(rows[0])
         image = image.crop((left, top, int(columns[-1]) + 1, int(rows[-1]) + 1))

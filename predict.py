@@ -1,9 +1,10 @@
 """The web service: a picture in, its class out, or a clear error.
 
-gunicorn --bind 0.0.0.0:9696 predict:app
-waitress-serve --listen=127.0.0.1:9696 predict:app
-python predict.py           (waitress on localhost: Windows, a quick look)
-curl --data-binary @static/pictures/ankle-boot.png localhost:9696/predict
+    gunicorn --bind 0.0.0.0:9696 predict:app
+    waitress-serve --listen=127.0.0.1:9696 predict:app
+    python predict.py           (waitress on localhost: Windows, a quick look)
+
+Then `curl --data-binary @static/pictures/ankle-boot.png localhost:9696/predict`.
 """
 
 import base64
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from flask import Flask, Response, g, request
-from werkzeug.exceptions import BadRequest, HTTPException
+from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed
 from werkzeug.formparser import FormDataParser
 
 import artifact
@@ -61,7 +62,7 @@ def start() -> tuple[Flask, Classifier]:
 
 
 app, classifier = start()
-network = threading.BoundedSemaphore(1)  # threads hold connections, one at a time works
+network = threading.Lock()  # threads hold connections, one at a time works
 
 
 @app.get("/ping")
@@ -112,9 +113,11 @@ def read_pictures() -> tuple[list[Picture], bool]:
 
 def read_body() -> bytes:
     """Read the body in one piece if its length is known: growing a buffer is slow."""
-    if request.content_length is None:
-        return request.get_data(cache=False)
-    return request.stream.read(request.content_length)
+    if request.content_length is not None:
+        return request.stream.read(request.content_length)
+    body = request.get_data(cache=False)
+    request.stream.read(1)  # raises 413 if the limit has cut the body short
+    return body
 
 
 def read_files() -> list[Picture]:
@@ -122,7 +125,7 @@ def read_files() -> list[Picture]:
     parser = FormDataParser(
         stream_factory=lambda *_args, **_kwargs: io.BytesIO(),  # the body is bounded
         max_form_memory_size=app.config["MAX_CONTENT_LENGTH"],
-        max_form_parts=MAX_PICTURES,
+        max_form_parts=2 * MAX_PICTURES,  # fields that are no files count as well
         cls=list,  # type: ignore[arg-type]  # a dictionary would lose the order
         silent=False,
     )
@@ -170,14 +173,14 @@ def from_base64(text: object) -> Picture:
 def from_numbers(values: list[Any]) -> Pixels:
     """Check and round `pixels`: uint8 of shape [28, 28] or [N, 28, 28]."""
     try:
-        levels = np.array(values)
+        levels = np.array(values, dtype=object)  # other types copy strings at length
     except ValueError as error:
         raise BadRequest("pixels must be 28x28 or Nx28x28, in even rows") from error
     if levels.ndim > 3 or levels.shape[-2:] != (SIDE, SIDE):  # noqa: PLR2004
         raise BadRequest(f"pixels must be 28x28 or Nx28x28, not {levels.shape}")
-    if levels.dtype.kind not in "iuf" or not ((levels >= 0) & (levels <= WHITE)).all():
+    if not all(type(v) in (int, float) and 0 <= v <= WHITE for v in levels.flat):
         raise BadRequest("pixels must be numbers from 0 to 255")
-    return levels.round().astype(np.uint8)
+    return levels.astype(np.float64).round().astype(np.uint8)
 
 
 def classify(pictures: list[Picture]) -> list[Json]:
@@ -258,6 +261,8 @@ def refuse(error: HTTPException) -> Response:
     codes = {status: code for code, (status, _) in reversed(PROBLEMS.items())}
     code = codes.get(error.code or 500, "bad_request")
     detail = error.description or ""
+    if isinstance(error, MethodNotAllowed):
+        detail = f"use {', '.join(sorted(error.valid_methods or ()))}"
     if code == "too_large":
         megabytes = app.config["MAX_CONTENT_LENGTH"] / 1024**2
         detail = f"at most {megabytes:g} MB and {MAX_PICTURES} pictures in one request"

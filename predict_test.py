@@ -59,14 +59,16 @@ def predict(session: requests.Session, url: str, picture: bytes) -> dict[str, ob
     except requests.RequestException as error:
         raise ServiceError(f"cannot ask {url}: {error}") from error
     try:
-        answer: dict[str, object] = response.json()
-    except requests.JSONDecodeError as error:
-        status = f"{response.status_code} {response.reason}"
-        raise ServiceError(f"{url} answers {status}, not as our service") from error
-    if not response.ok:
-        code, detail = answer.get("code"), answer.get("detail")
+        answer = response.json()
+    except requests.JSONDecodeError:
+        answer = None
+    if isinstance(answer, dict) and response.ok and "class" in answer:
+        return answer
+    if isinstance(answer, dict) and "code" in answer:
+        code, detail = answer["code"], answer.get("detail")
         raise PredictError(f"{response.status_code} {code}: {detail}")
-    return answer
+    status = f"{response.status_code} {response.reason}"
+    raise ServiceError(f"{url} answers {status}, not as our service")
 
 
 def parse_options() -> argparse.Namespace:

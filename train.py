@@ -312,8 +312,11 @@ def save(path: Path, model: Calibrated, facts: Facts, pixels: Tensor) -> None:
 
 
 def report(facts: Facts) -> None:
-    """Print the figures of a finished model."""
-    print(f"\n{'class':12} recall  precision")
+    """Print the figures of a finished model, and where they come from."""
+    for topic in ("settings", "data", "libraries"):
+        items = ", ".join(f"{k} {v}" for k, v in facts[topic].items())
+        print(f"\n{topic}: {items}", end="")
+    print(f"\n\n{'class':12} recall  precision")
     for name, row in facts["metrics"]["per_class"].items():
         print(f"{name:12} {row['recall']:6.1%}  {row['precision']:9.1%}")
     print(f"\ntest accuracy {facts['metrics']['test_accuracy']:.2%}", end=", ")

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from conftest import ROOT, Server
@@ -63,6 +65,26 @@ def test_a_failure_is_one_line(arguments: list[object], reason: bytes) -> None:
     done = predict_test(*arguments)
     assert done.returncode == 1
     assert reason in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("body", [b'{"status": "ok"}', b"[]", b'"x"', b"<html>"])
+def test_a_foreign_service_is_one_line(body: bytes) -> None:
+    class Foreign(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Foreign) as foreign:
+        Thread(target=foreign.handle_request, daemon=True).start()
+        done = predict_test("--url", f"http://127.0.0.1:{foreign.server_port}")
+    assert done.returncode == 1
+    assert b"not as our service" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

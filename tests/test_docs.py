@@ -1,12 +1,14 @@
 """The README and the code say the same."""
 
 import ast
+import json
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from flask.testing import FlaskClient
 
 import predict
 import settings
@@ -46,6 +48,11 @@ def test_every_script_of_the_pipfile_is_documented() -> None:
 def test_every_script_is_documented_and_opens_with_a_docstring(path: Path) -> None:
     assert f"`{path.name}`" in README
     assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_the_printed_answer_is_the_answer(client: FlaskClient, boot: bytes) -> None:
+    printed = README.split("| python -m json.tool\n", 1)[1].split("\n\n")[0]
+    assert json.loads(printed) == client.post("/predict", data=boot).get_json()
 
 
 def test_no_link_of_the_readme_is_broken() -> None:

@@ -225,15 +225,17 @@ def test_tiny_and_thin_pictures_become_pixels(
 
 
 @pytest.mark.parametrize(
-    "picture_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+    ("picture_format", "mode"),
+    [("JPEG", "RGB"), ("JPEG", "CMYK")]
+    + [(f, mode) for f, modes in MODES.items() for mode in modes],
 )
 def test_damaged_pictures_raise_nothing_but_image_errors(
-    encode: Encode, picture_format: str
+    encode: Encode, picture_format: str, mode: str
 ) -> None:
-    data = encode(trouser(), picture_format)
+    data = encode(in_mode(np.asarray(trouser().convert("L")), mode), picture_format)
     random = np.random.default_rng(1)
     refused = 0
-    for _ in range(200):
+    for _ in range(50):
         damaged = bytearray(data)
         for place in random.integers(0, 200, 4):
             damaged[place] = random.integers(256)
@@ -242,3 +244,35 @@ def test_damaged_pictures_raise_nothing_but_image_errors(
         except ImageError:
             refused += 1
     assert refused
+
+
+def test_a_palette_picture_without_its_palette_is_broken(encode: Encode) -> None:
+    data = encode(trouser().convert("P"))
+    start = data.index(b"PLTE") - 4
+    length = int.from_bytes(data[start : start + 4], "big")
+    with pytest.raises(BrokenImageError):
+        to_pixels(data[:start] + data[start + 12 + length :])
+
+
+def test_premultiplied_grey_is_read(encode: Encode) -> None:
+    data = encode(trouser(colour="black").convert("LA"), "TIFF")
+    unassociated, associated = (struct.pack("<HHIHH", 338, 3, 1, v, 0) for v in (2, 1))
+    assert unassociated in data
+    expected = to_pixels(encode(trouser(colour="black")))
+    assert (to_pixels(data.replace(unassociated, associated)) == expected).all()
+
+
+def test_orientation_is_undone_beside_an_odd_tag(encode: Encode) -> None:
+    odd = struct.pack("<HHI4s", 0x0100, 2, 4, b"odd")  # a width that is text
+    turned = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    directory = struct.pack("<H", 2) + odd + turned + struct.pack("<I", 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + directory
+    data = encode(trouser(), "JPEG", exif=exif)
+    plain = encode(trouser(), "JPEG")
+    assert (to_pixels(data) != to_pixels(plain)).any()
+
+
+def test_a_huge_picture_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("PIL.ImageFile.ImageFile.load")
+    with pytest.raises(TooLargeError):
+        to_pixels(png_header(13_300, 13_300))

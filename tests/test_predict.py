@@ -156,13 +156,12 @@ def test_an_unknown_picture_is_an_error(client: FlaskClient) -> None:
 
 
 def test_fractions_are_rounded(client: FlaskClient, samples: Samples) -> None:
-    whole = samples.pixels[0].astype(float)
+    whole = samples.pixels[0]
     near = np.clip(whole + np.resize([0.4, -0.4], whole.shape), 0, 255)
-    first, second = (
-        client.post("/predict", json={"pixels": p.tolist()}).get_json()
-        for p in (whole, near)
-    )
-    assert first == second
+    bodies = [{"pixels": pixels.tolist()} for pixels in (whole, near)]
+    first, second = (client.post("/predict", json=body) for body in bodies)
+    assert first.status_code == second.status_code == 200
+    assert first.get_json() == second.get_json()
 
 
 ROWS = [[0] * 28] * 28
@@ -195,6 +194,8 @@ ROWS = [[0] * 28] * 28
         ({"pixels": [["1"] * 28] * 28}, 400, "bad_request", "0 to 255"),
         ({"pixels": [[True] * 28] * 28}, 400, "bad_request", "0 to 255"),
         ({"pixels": [[None] * 28] * 28}, 400, "bad_request", "0 to 255"),
+        ({"pixels": [[True] + [5] * 27] * 28}, 400, "bad_request", "0 to 255"),
+        ({"pixels": ["x" * 10**6] + [""] * 10**5}, 400, "bad_request", "28x28"),
         ({"pixels": [ROWS] * 257}, 413, "too_large", "256 pictures"),
         ({"pixels": [ROWS] * 10_000}, 413, "too_large", "256 pictures"),
         ({"images": ["AAAA"] * 10_000}, 413, "too_large", "256 pictures"),
@@ -237,6 +238,13 @@ def test_bad_forms_are_named(
     assert detail in response.get_json()["detail"]
 
 
+def test_a_field_beside_the_files_is_no_picture(
+    client: FlaskClient, boot: bytes
+) -> None:
+    data = {"note": "hello", "picture": (io.BytesIO(boot), "boot.png")}
+    assert client.post("/predict", data=data).get_json()["class"] == "Ankle boot"
+
+
 def test_a_body_over_the_limit_is_refused(client: FlaskClient) -> None:
     response = client.post("/predict", data=b"\0" * (32 * 1024**2 + 1))
     assert (response.status_code, response.get_json()["code"]) == (413, "too_large")
@@ -263,6 +271,7 @@ def test_wrong_routes_are_problems(
     assert response.mimetype == "application/problem+json"
     assert (response.status_code, response.get_json()["code"]) == (status, code)
     assert ("Allow" in response.headers) == (status == 405)
+    assert response.get_json()["detail"]
 
 
 def test_our_own_fault_is_a_problem_too(

@@ -98,7 +98,8 @@ def test_training_lowers_the_loss(data: train.Data) -> None:
 def test_resume_ends_where_an_unbroken_run_ends(
     data: train.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unbroken = weights(run(data, tmp_path))
+    (tmp_path / "unbroken").mkdir()
+    unbroken = weights(run(data, tmp_path / "unbroken"))
     whole_epoch = train.train_epoch
     calls = []
 
