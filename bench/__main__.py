@@ -4,6 +4,7 @@
     start       `gunicorn` to its first answer
     memory      proportional set size of all processes after 1,000 requests
     load        requests a second, 8 connections (wrk), beside FastAPI + uvicorn
+    accuracy    of the Fashion-MNIST test set, sent as PNGs over HTTP; wants --data
 
 Medians of several runs; both sides of a comparison take turns in one run. `load`
 needs `wrk`, and makes itself an environment for its rival. Linux only.
@@ -35,6 +36,7 @@ import artifact
 from classifier import OUTPUTS, session_options
 from images import Pixels
 from model import Calibrated, FashionCNN, convolution, export_onnx
+from train import get_data
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -176,6 +178,20 @@ def pss(pid: str) -> float:
     return int(found[1]) / 1024 if found else 0.0
 
 
+def accuracy(folder: Path) -> None:
+    """Send every test picture as a PNG; a refused one counts by its nearest class."""
+    pixels, labels = get_data(folder).test
+    right = refused = 0
+    with running(OURS, ROOT), requests.Session() as session:
+        for picture, label in zip(pixels.numpy(), labels.tolist(), strict=True):
+            answer = session.post(f"{URL}/predict", data=encode(picture), timeout=5)
+            found = answer.json()
+            refused += not answer.ok
+            nearest = list((found.get("probabilities") or found["nearest"]).values())
+            right += nearest.index(max(nearest)) == label
+    print(f"accuracy {right / len(labels):.2%}, refused {refused / len(labels):.2%}")
+
+
 def load() -> None:
     """Load us and the rival in turns with the same pictures."""
     rival = [str(rival_python()), "-m", "uvicorn", "rival:app", "--port", str(PORT)]
@@ -235,8 +251,15 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     figures = {f.__name__: f for f in (inference, start, memory, load)}
-    parser.add_argument("figure", choices=figures)
+    parser.add_argument("figure", choices=[*figures, "accuracy"])
+    parser.add_argument("--data", type=Path, metavar="DIR", help="a torchvision root")
+    options = parser.parse_args()
+    if options.figure == "accuracy" and options.data is None:
+        parser.error("accuracy wants --data")
     try:
-        figures[parser.parse_args().figure]()
+        if options.figure == "accuracy":
+            accuracy(options.data)
+        else:
+            figures[options.figure]()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -39,7 +39,7 @@ def test_batch_size_does_not_matter(classifier: Classifier, samples: Samples) ->
     together = classifier.classify(samples.pixels)
     alone = [classifier.classify(pixels[None])[0] for pixels in samples.pixels]
     difference = probabilities(together) - probabilities(alone)
-    assert abs(difference).max() <= 1e-6
+    assert abs(difference).max() < 1.5e-6  # one step of the last decimal
     assert [p.class_id for p in together] == [p.class_id for p in alone]
     assert [p.is_unknown for p in together] == [p.is_unknown for p in alone]
 

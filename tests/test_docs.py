@@ -52,7 +52,13 @@ def test_every_script_is_documented_and_opens_with_a_docstring(path: Path) -> No
 
 def test_the_printed_answer_is_the_answer(client: FlaskClient, boot: bytes) -> None:
     printed = README.split("| python -m json.tool\n", 1)[1].split("\n\n")[0]
-    assert json.loads(printed) == client.post("/predict", data=boot).get_json()
+    expected, answer = (
+        json.loads(printed),
+        client.post("/predict", data=boot).get_json(),
+    )
+    for key in ("probabilities", "probability", "unknown_score"):  # processors differ
+        assert answer.pop(key) == pytest.approx(expected.pop(key), abs=1e-4)
+    assert answer == expected
 
 
 def test_no_link_of_the_readme_is_broken() -> None:
