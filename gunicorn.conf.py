@@ -65,7 +65,7 @@ worker_class = Worker
 if "WEB_CONCURRENCY" not in os.environ:
     affinity = getattr(os, "sched_getaffinity", None)  # Linux: the cores we may use
     workers = len(affinity(0)) if affinity else os.cpu_count()
-threads = 32  # a worker's connections; one network at a time computes
+threads = 300  # a worker's connections, slow ones too; one network at a time computes
 keepalive = 65  # seconds, longer than a load balancer's 60
 control_socket_disable = True
 if Path("/dev/shm").is_dir():  # noqa: S108 - in memory: a busy disk fakes a dead worker

@@ -97,7 +97,7 @@ def test_pipelined_requests_are_answered_in_turn(gunicorn: Server) -> None:
 def test_slow_senders_do_not_stop_others(gunicorn: Server, boot: bytes) -> None:
     host, port = gunicorn.url.removeprefix("http://").split(":")
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
-    slow = [socket.create_connection((host, int(port))) for _ in range(20)]
+    slow = [socket.create_connection((host, int(port))) for _ in range(200)]
     try:
         for connection in slow:
             connection.sendall(head)
