@@ -14,11 +14,13 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFilter, ImageOps
-
-# Pillow imports its readers by name when first asked; do it before the first request.
-from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin  # noqa: F401, isort: skip
-from PIL import MpoImagePlugin, PngImagePlugin  # noqa: F401, isort: skip
-from PIL import TiffImagePlugin, WebPImagePlugin  # noqa: F401, isort: skip
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 Pixels = NDArray[np.uint8]
 
@@ -31,16 +33,16 @@ WHITE = 255
 DEEP_WHITE = 65535  # of a 16-bit picture
 MIDDLE_GREY = 128
 
-SIGNATURES = {
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"\xff\xd8\xff": "JPEG",  # MPO too
-    b"GIF87a": "GIF",
-    b"GIF89a": "GIF",
-    b"BM": "BMP",
-    b"II*\0": "TIFF",  # little-endian
-    b"MM\0*": "TIFF",  # big-endian
-    b"II+\0": "TIFF",  # BigTIFF
-    b"MM\0+": "TIFF",
+SIGNATURES: dict[bytes, type[ImageFile]] = {
+    b"\x89PNG\r\n\x1a\n": PngImageFile,
+    b"\xff\xd8\xff": JpegImageFile,  # of an MPO the first picture
+    b"GIF87a": GifImageFile,
+    b"GIF89a": GifImageFile,
+    b"BM": BmpImageFile,
+    b"II*\0": TiffImageFile,  # little-endian
+    b"MM\0*": TiffImageFile,  # big-endian
+    b"II+\0": TiffImageFile,  # BigTIFF
+    b"MM\0+": TiffImageFile,
 }
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 
@@ -88,13 +90,13 @@ class TooLargeError(ImageError):
     code = "too_large"
 
 
-def format_of(data: bytes) -> str | None:
-    """Name the format that the first bytes of `data` claim; None if we read no such."""
+def reader_of(data: bytes) -> type[ImageFile] | None:
+    """Choose Pillow's reader by the first bytes of `data`; None if there is none."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    for signature, name in SIGNATURES.items():
+        return WebPImageFile
+    for signature, reader in SIGNATURES.items():
         if data.startswith(signature):
-            return name
+            return reader
     return None
 
 
@@ -112,11 +114,11 @@ def to_pixels(data: bytes) -> Pixels:
 
 def decode(data: bytes) -> Image.Image:
     """Decode the first frame to upright 8-bit "L" or "RGB". Raises `ImageError`."""
-    picture_format = format_of(data)
-    if picture_format is None:
+    reader = reader_of(data)
+    if reader is None:
         raise UnsupportedImageError(_why_unsupported(data))
     try:  # Pillow's readers raise any kind of error on bytes that lie
-        image = Image.open(io.BytesIO(data), formats=[picture_format])
+        image = reader(io.BytesIO(data))
         _refuse_if_large(image)
         image.draft("RGB", (WORK_SIDE, WORK_SIDE))  # JPEG: decode at a fraction
         image.load()

@@ -28,7 +28,7 @@ import artifact
 import observe
 import settings
 from classifier import Classifier, Prediction
-from images import SIDE, WHITE, ImageError, Pixels, TooLargeError, format_of, to_pixels
+from images import SIDE, WHITE, ImageError, Pixels, TooLargeError, reader_of, to_pixels
 
 MAX_PICTURES = 256  # in one request
 REQUEST_ID_LENGTH = 64  # of a client's X-Request-ID, the rest is cut
@@ -102,7 +102,7 @@ def read_pictures() -> tuple[list[Picture], bool]:
             raise BadRequest(
                 "the body is empty: send a picture, a form with a file or JSON"
             )
-        if format_of(body) is None and (
+        if reader_of(body) is None and (
             request.is_json or body.lstrip().startswith((b"{", b"["))
         ):
             pictures, is_batch = read_json(body)
