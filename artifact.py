@@ -95,8 +95,8 @@ def version(artifact: Artifact) -> str:
     return hashlib.sha256(artifact.onnx + text.encode()).hexdigest()[:VERSION_DIGITS]
 
 
-def write(path: Path, checkpoint: dict[str, Any], artifact: Artifact) -> Artifact:
-    """Write a `model.bin` atomically and return the artifact with its version.
+def write(path: Path, checkpoint: dict[str, Any], artifact: Artifact) -> None:
+    """Write a `model.bin` atomically, its version put into the facts of `artifact`.
 
     `checkpoint` is what `torch.load(path, weights_only=True)` will give.
     """
@@ -109,7 +109,6 @@ def write(path: Path, checkpoint: dict[str, Any], artifact: Artifact) -> Artifac
         archive.writestr(ONNX_ENTRY, artifact.onnx)
         archive.writestr(JSON_ENTRY, json.dumps(artifact.facts, indent=1))
     replace(path, buffer.getvalue())
-    return artifact
 
 
 def replace(path: Path, data: bytes) -> None:

@@ -15,8 +15,9 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-PIXEL_MAX = 255
-MIN_CONTRAST = 0.02  # of the full range; the palest garment in the data has 0.1
+from images import WHITE
+
+MIN_CONTRAST = 0.02  # of the full range; every garment in the data has over 0.99
 FLAT_PENALTY = 100.0  # added to the unknown score of a picture with no contrast
 REFUSED_SHARE = 0.02  # of the validation garments that may be called unknown
 TEMPERATURES = torch.logspace(-1, 1, 401)
@@ -68,7 +69,7 @@ class FashionCNN(nn.Module):
         A 1x1 convolution before the mean gives the same logits as a linear layer
         after it, and a map of where each class was seen (Zhou et al., 1512.04150).
         """
-        return self.head(self.features(pixels.unsqueeze(1).float() / PIXEL_MAX))
+        return self.head(self.features(pixels.unsqueeze(1).float() / WHITE))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels uint8 [N, 28, 28] to uncalibrated logits float32 [N, classes]."""
@@ -96,7 +97,7 @@ class Calibrated(nn.Module):
         logits = activation.mean((2, 3))
         energy = -logits.logsumexp(1)
         levels = pixels.flatten(1)
-        contrast = (levels.amax(1).float() - levels.amin(1).float()) / PIXEL_MAX
+        contrast = (levels.amax(1).float() - levels.amin(1).float()) / WHITE
         flatness = (1 - contrast / MIN_CONTRAST).relu()
         return logits.softmax(1), energy + FLAT_PENALTY * flatness, activation
 

@@ -9,13 +9,13 @@ import socket
 import subprocess
 import sys
 import time
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import requests
 from conftest import GUNICORN, ROOT, WAITRESS, Samples, Server, serve
+from test_artifact import pack
 from test_images import png_header
 
 import artifact
@@ -155,9 +155,8 @@ def does_not_run(path: Path) -> None:
     """A file that is sound by its own version, with a graph that is none."""
     model = artifact.read(str(ROOT / "model.bin"))._replace(onnx=b"no graph")
     facts = model.facts | {"version": artifact.version(model)}
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(artifact.ONNX_ENTRY, model.onnx)
-        archive.writestr(artifact.JSON_ENTRY, json.dumps(facts))
+    entries = {artifact.ONNX_ENTRY: model.onnx}
+    pack(path, entries | {artifact.JSON_ENTRY: json.dumps(facts).encode()})
 
 
 @pytest.mark.parametrize("command", [GUNICORN, WAITRESS], ids=["gunicorn", "waitress"])
