@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 from conftest import Encode, Samples
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 from images import (
     BrokenImageError,
@@ -15,6 +15,7 @@ from images import (
     Pixels,
     TooLargeError,
     UnsupportedImageError,
+    decode,
     to_pixels,
 )
 
@@ -86,14 +87,64 @@ def trouser(
     return image
 
 
-@pytest.mark.parametrize("ground", ["white", "#fdfdfd", "black"])
-def test_object_is_bright_on_black(encode: Encode, ground: Colour) -> None:
-    colour = "navy" if ground != "black" else "silver"
-    pixels = to_pixels(encode(trouser(ground=ground, colour=colour)))
-    assert pixels.shape == (28, 28)
+GROUNDS = ["white", "#fdfdfd", "black", "grey", "red", "beige", "navy"]
+
+
+@pytest.mark.parametrize("colour", ["navy", "black", "white", "olive"])
+@pytest.mark.parametrize("ground", GROUNDS)
+def test_a_garment_is_bright_on_black_whatever_the_ground(
+    encode: Encode, ground: Colour, colour: Colour
+) -> None:
+    expected = to_pixels(encode(trouser(ground="white", colour="black"))) > 127
+    pixels = to_pixels(encode(trouser(ground=ground, colour=colour), "JPEG"))
     assert pixels.dtype == np.uint8
-    assert pixels[:, :4].max() < 10
-    assert pixels[4, 13] > 100
+    if ImageColor.getrgb(ground) == ImageColor.getrgb(colour):
+        assert pixels.max() == 0
+        return
+    if ground != "#fdfdfd" or colour != "white":  # two levels apart: next to blank
+        assert ((pixels > pixels.max() / 2) == expected).mean() > 0.97
+
+
+def test_white_on_nearly_white_is_not_blown_up(encode: Encode) -> None:
+    assert to_pixels(encode(trouser(ground="#fdfdfd", colour="white"))).max() < 20
+
+
+def test_the_ground_may_be_uneven(encode: Encode) -> None:
+    """Light that falls off, grain and a floor of another colour."""
+    expected = to_pixels(encode(trouser(colour="black"))) > 127
+    image = np.asarray(trouser(ground="tan", colour="navy")).astype(np.float32)
+    image[380:] = 90, 60, 40
+    light = (
+        np.linspace(0.85, 1.1, 300)[:, None] * np.linspace(1, 0.9, 400)[:, None, None]
+    )
+    grain = np.random.default_rng(1).normal(0, 4, image.shape)
+    uneven = (image * light + grain).clip(0, 255).astype(np.uint8)
+    assert ((to_pixels(encode(uneven)) > 100) == expected).mean() > 0.95
+
+
+def test_a_garment_may_reach_the_edge(encode: Encode) -> None:
+    image = trouser(ground="white", colour="navy").crop((0, 0, 300, 200))
+    pixels = to_pixels(encode(image))
+    assert pixels[2:].max(axis=1).min() > 200
+
+
+def test_a_speck_does_not_shrink_the_garment(encode: Encode) -> None:
+    image = trouser()
+    image.putpixel((5, 5), (0, 0, 0))
+    assert (to_pixels(encode(image)) == to_pixels(encode(trouser()))).all()
+
+
+@pytest.mark.parametrize("colour", GROUNDS)
+def test_a_blank_picture_is_black(encode: Encode, colour: Colour) -> None:
+    assert to_pixels(encode(Image.new("RGB", (300, 400), colour), "JPEG")).max() == 0
+
+
+def test_a_large_jpeg_is_not_decoded_in_full(encode: Encode) -> None:
+    large = trouser().resize((3000, 4000))
+    data = encode(large, "JPEG", quality=95)
+    assert max(decode(data).size) <= 500
+    difference = to_pixels(data).astype(int) - to_pixels(encode(trouser()))
+    assert abs(difference).mean() < 10
 
 
 def test_object_fills_the_longest_side(encode: Encode) -> None:
