@@ -54,3 +54,43 @@ def test_erase_leaves_most_of_a_picture(pixels: Tensor) -> None:
     changed = (augment.erase(pixels, random()) != pixels).flatten(1).float().mean(1)
     assert (changed == 0).float().mean() > 0.3
     assert changed.max() < 0.3
+
+
+def test_roughen_varies_and_keeps_the_garment(pixels: Tensor) -> None:
+    after = augment.roughen(pixels, random())
+    assert after.shape == pixels.shape
+    assert after.dtype == torch.uint8
+    assert (after == augment.roughen(pixels, random())).all()
+    before, shown = (part.float().mean(0).flatten() for part in (pixels, after))
+    assert torch.corrcoef(torch.stack([before, shown]))[0, 1] > 0.8
+
+
+def test_wear_draws_a_body_about_clothes(pixels: Tensor) -> None:
+    """Of T-shirts the top rows, above the collar, then show heads."""
+    labels = torch.zeros(len(pixels), dtype=torch.int64)
+    worn = augment.wear(pixels, labels, random())
+    assert worn.dtype == torch.uint8
+    assert (worn == augment.wear(pixels, labels, random())).all()
+    middle = (worn[:, 1:4, 13:15].float().mean((1, 2)) > 20).float().mean()
+    corner = (worn[:, 1:4, :3].float().mean((1, 2)) > 20).float().mean()
+    assert middle > 0.5
+    assert corner < 0.3
+
+
+def test_wear_draws_nobody_about_bags(pixels: Tensor, samples: Samples) -> None:
+    bags = pixels[torch.from_numpy(samples.labels) == 8]
+    labels = torch.full((len(bags),), 8)
+    worn = augment.wear(bags, labels, random())
+    height, width = (worn > 40).any(2).sum(1), (worn > 40).any(1).sum(1)
+    assert (height <= 28).all()
+    before, shown = (part.float().mean(0).flatten() for part in (bags, worn))
+    assert torch.corrcoef(torch.stack([before, shown]))[0, 1] > 0.7
+    assert width.float().mean() > 14
+
+
+def test_place_puts_a_picture_where_it_is_told() -> None:
+    white = torch.full((1, 28, 28), 255, dtype=torch.uint8)
+    half, middle = torch.full((1, 1, 1), 0.5), torch.zeros(1, 1, 1)
+    placed = augment.place(white, augment.Frame(middle, middle, half, half))[0]
+    assert placed[8:20, 8:20].min() > 0.9
+    assert placed[:6].max() == placed[:, :6].max() == 0
