@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -58,6 +59,19 @@ def boot() -> bytes:
 @pytest.fixture(scope="session")
 def classifier() -> Classifier:
     return Classifier(artifact.load(str(ROOT / "model.bin")))
+
+
+def torchvision_root(folder: Path, samples: Samples) -> Path:
+    """Lay out a torchvision root with the sample pictures as training and test set."""
+    raw = folder / "data" / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    header = struct.pack(">iiii", 0x803, len(samples.pixels), 28, 28)
+    labels = struct.pack(">ii", 0x801, len(samples.labels)) + samples.labels.tobytes()
+    for part in ("train", "t10k"):
+        pixels = raw / f"{part}-images-idx3-ubyte"
+        pixels.write_bytes(header + samples.pixels.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(labels)
+    return folder / "data"
 
 
 @pytest.fixture

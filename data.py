@@ -1,0 +1,137 @@
+"""What is learnt from: Fashion-MNIST, photos, outliers, and what is set aside.
+
+    >>> data = get_data(Path("data"))                    # downloads it if need be
+    >>> photos = read_photos(Path("clothing-photos/train"), data.classes)
+
+What may be chosen by is set aside here, once and for every run alike.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import one_hot
+from torchvision.datasets import FashionMNIST
+from tqdm import tqdm
+
+from photos import classes_of, find_photos, look_at_all, read_all_unknown
+
+VALIDATION_SIZE = 5_000
+SPLIT_SEED = 0  # the same split whatever the seed, so that runs compare
+PHOTOS_ASIDE = 5  # one photo in so many is kept for choosing, never trained on
+VIEWS = 24  # of each photo
+
+
+class Split(NamedTuple):
+    """Pictures and their classes."""
+
+    pixels: Tensor  # uint8 [N, 28, 28]
+    labels: Tensor  # int64 [N]
+
+
+class Photos(NamedTuple):
+    """Labelled photos, as the service sees them, in varied views, and scraps."""
+
+    seen: Tensor  # uint8 [N, 28, 28]
+    views: Tensor  # uint8 [N, VIEWS, 28, 28]
+    scraps: Tensor  # uint8 [N, SCRAPS, 28, 28]
+    targets: Tensor  # bool [N, classes + 1]: what each may be, last of all unknown
+
+    def split(self) -> tuple["Photos", "Photos"]:
+        """Set one in `PHOTOS_ASIDE` aside: those to train on, those to choose by.
+
+        Raises `ValueError` if there is nothing of the classes among the latter.
+        """
+        random = Generator().manual_seed(SPLIT_SEED)
+        order = torch.randperm(len(self.targets), generator=random)
+        count = len(order) // PHOTOS_ASIDE
+        aside, rest = order[:count], order[count:]
+        if self.targets[aside, -1].all():
+            raise ValueError(f"{len(order)} photos are too few to set some aside")
+        return Photos(*(p[rest] for p in self)), Photos(*(p[aside] for p in self))
+
+
+class Data(NamedTuple):
+    """All that a run uses. What is set aside for choosing is never trained on."""
+
+    train: Split
+    validation: Split  # taken out of the training pictures of Fashion-MNIST
+    test: Split
+    classes: list[str]
+    photos: Photos | None  # to train on
+    photos_aside: Photos | None
+    outliers: dict[str, Tensor]  # by name, uint8 [N, 28, 28], beside those made up
+    fingerprint: str  # SHA-256 of all of it
+
+
+def get_data(
+    folder: Path, photos: Path | None = None, outliers: Sequence[Path] = ()
+) -> Data:
+    """Read Fashion-MNIST from a torchvision root; download it if it is not there.
+
+    `photos` is a tree for `read_photos`, `outliers` are folders or NPZ files of
+    pictures that are none of the classes.
+    """
+    parts = [FashionMNIST(folder, train, download=True) for train in (True, False)]
+    (pixels, labels), test = [Split(part.data, part.targets) for part in parts]
+    classes = parts[0].classes
+    order = torch.randperm(len(labels), generator=Generator().manual_seed(SPLIT_SEED))
+    aside, rest = order[:VALIDATION_SIZE], order[VALIDATION_SIZE:]
+    sets = read_all_unknown(outliers)
+    strangers = {name: torch.from_numpy(pixels) for name, pixels in sets.items()}
+    taken = read_photos(photos, classes).split() if photos else (None, None)
+    used = [tensor for part in parts for tensor in (part.data, part.targets)]
+    return Data(
+        train=Split(pixels[rest], labels[rest]),
+        validation=Split(pixels[aside], labels[aside]),
+        test=test,
+        classes=classes,
+        photos=taken[0],
+        photos_aside=taken[1],
+        outliers=strangers,
+        fingerprint=fingerprint(
+            [*used, *strangers.values(), *chain(*filter(None, taken))]
+        ),
+    )
+
+
+def fingerprint(tensors: Iterable[Tensor]) -> str:
+    """Hash pictures and labels, in their order: SHA-256 in hex."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def targets_of(labels: Tensor, classes: int) -> Tensor:
+    """Class ids int64 [N] to what a picture may be: bool [N, classes + 1]."""
+    return one_hot(labels, classes + 1).bool()
+
+
+def read_photos(folder: Path, classes: Sequence[str]) -> Photos:
+    """Read a tree of labelled photos, `folder/<name of class>/**`.
+
+    A folder whose name is no class holds strangers. Files that are no pictures are
+    skipped, with a line that says how many. Raises `ValueError` if none is left.
+    """
+    files, names = find_photos(folder, classes)
+    looks = list(look_at_all(files, VIEWS))
+    kept = [found for found in looks if found is not None]
+    if not kept:
+        raise ValueError(f"no pictures in {folder}")
+    if len(kept) < len(files):
+        tqdm.write(f"{len(files) - len(kept)} files of {folder} are no pictures")
+    targets = torch.zeros(len(kept), len(classes) + 1, dtype=torch.bool)
+    known = [name for name, found in zip(names, looks, strict=True) if found]
+    for row, name in enumerate(known):
+        found = [classes.index(label) for label in classes_of(name, classes)]
+        targets[row, found or [len(classes)]] = True
+    seen, views, scraps = (
+        torch.from_numpy(np.stack(part)) for part in zip(*kept, strict=True)
+    )
+    return Photos(seen, views, scraps, targets)

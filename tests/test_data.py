@@ -1,0 +1,71 @@
+"""Photos are laid out for training, and a part of them set aside."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Samples
+from PIL import Image
+from torchvision.datasets import FashionMNIST
+
+import data
+import photos
+
+CLASSES = FashionMNIST.classes
+
+
+@pytest.fixture
+def tree(tmp_path: Path, samples: Samples, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ten different photos: four of T-shirts, two of shoes, four of hats."""
+    monkeypatch.setattr(data, "VIEWS", 3)
+    pictures = iter(samples.pixels)
+    for folder, count in (("t-shirt", 4), ("Shoes", 2), ("hat", 4)):
+        (tmp_path / "photos" / folder / "more").mkdir(parents=True)
+        for index in range(count):
+            picture = Image.fromarray(255 - next(pictures)).resize((400, 300))
+            inner = "more/" if index % 2 else ""
+            picture.convert("RGB").save(
+                tmp_path / "photos" / folder / f"{inner}{index}.jpg"
+            )
+    (tmp_path / "photos" / "hat" / "notes.txt").write_text("no picture")
+    (tmp_path / "photos" / ".cache").mkdir()
+    (tmp_path / "photos" / ".cache" / "1.jpg").write_bytes(b"")
+    return tmp_path / "photos"
+
+
+def test_photos_are_read_in_views(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = data.read_photos(tree, CLASSES)
+    assert found.views.shape == (10, 3, 28, 28)
+    assert found.scraps.shape == (10, photos.SCRAPS, 28, 28)
+    assert found.targets[:, 10].sum() == 4  # the hats
+    assert found.targets[:, 0].sum() == 4
+    assert found.targets[:, [5, 7, 9]].sum() == 6
+    assert "1 files" in capsys.readouterr().out
+    again = data.read_photos(tree, CLASSES)
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+
+
+def test_photos_are_seen_as_the_service_sees_them(tree: Path) -> None:
+    files = [file for file in photos.find_files(tree) if file.suffix == ".jpg"]
+    expected = photos.read_pictures(files)[1]
+    assert (data.read_photos(tree, CLASSES).seen.numpy() == expected).all()
+
+
+def test_split_sets_a_fifth_aside(tree: Path) -> None:
+    rest, aside = data.read_photos(tree, CLASSES).split()
+    assert [len(part.targets) for part in (rest, aside)] == [8, 2]
+    both = torch.cat([rest.seen, aside.seen]).flatten(1)
+    assert len(both.unique(dim=0)) == 10  # none in both
+
+
+def test_too_few_photos_are_refused_before_training(tree: Path) -> None:
+    few = data.Photos(*(part[-4:] for part in data.read_photos(tree, CLASSES)))
+    with pytest.raises(ValueError, match="too few"):
+        few.split()
+
+
+def test_a_tree_without_classes_is_refused(tree: Path) -> None:
+    with pytest.raises(ValueError, match="no folder named for a class"):
+        data.read_photos(tree.parent, CLASSES)
