@@ -17,11 +17,6 @@ from torch.nn.functional import cross_entropy
 
 from images import WHITE
 
-MIN_CONTRAST = 0.02  # of the full range; every garment in the data has over 0.99
-FLAT_PENALTY = 100.0  # added to the unknown score of a picture with no contrast
-REFUSED_SHARE = 0.02  # of the validation garments that may be called unknown
-TEMPERATURES = torch.logspace(-1, 1, 401)
-
 
 def convolution(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
     """3x3 convolution and batch norm, which is folded into it at export."""
@@ -45,7 +40,10 @@ class Residual(nn.Module):
 
 
 class FashionCNN(nn.Module):
-    """28x28 pixels to ten class activations of 4x4, whose mean is the logits."""
+    """28x28 pixels to activations of 4x4 for each class and for the unknown.
+
+    Their means are the logits: one a class, and a last one for "none of them".
+    """
 
     def __init__(
         self, widths: Sequence[int] = (16, 32, 64, 128), classes: int = 10
@@ -61,10 +59,10 @@ class FashionCNN(nn.Module):
                 Residual(channels),
             ]
         self.features = nn.Sequential(*layers)
-        self.head = nn.Conv2d(widths[-1], classes, 1)
+        self.head = nn.Conv2d(widths[-1], classes + 1, 1)
 
     def activation(self, pixels: Tensor) -> Tensor:
-        """Pixels uint8 [N, 28, 28] to class activations float32 [N, classes, 4, 4].
+        """Pixels uint8 [N, 28, 28] to activations float32 [N, classes + 1, 4, 4].
 
         A 1x1 convolution before the mean gives the same logits as a linear layer
         after it, and a map of where each class was seen (Zhou et al., 1512.04150).
@@ -72,47 +70,71 @@ class FashionCNN(nn.Module):
         return self.head(self.features(pixels.unsqueeze(1).float() / WHITE))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels uint8 [N, 28, 28] to uncalibrated logits float32 [N, classes]."""
+        """Pixels uint8 [N, 28, 28] to uncalibrated logits [N, classes + 1]."""
         return self.activation(pixels).mean((2, 3))
 
 
 class Calibrated(nn.Module):
-    """What is served: the network, its temperature and its unknown score."""
+    """What is served: the network, its calibration and its unknown score."""
 
-    def __init__(self, network: FashionCNN, temperature: float) -> None:
+    def __init__(self, network: FashionCNN, scale: float, slope: float) -> None:
         super().__init__()
         self.network = network
-        self.temperature = temperature
+        self.scale = scale
+        self.slope = slope
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels uint8 [N, 28, 28] to the three outputs of `model.onnx`.
 
-        Probabilities [N, classes] are softened by one temperature (Guo et al.,
-        arXiv 1706.04599). The unknown score [N] is the energy of the calibrated
-        logits (Liu et al., arXiv 2010.03759): higher is stranger. A picture
-        without contrast shows nothing, whatever the network thinks of it. Class
-        activation [N, classes, 4, 4] has the calibrated logits as its mean.
+        Probabilities [N, classes] are calibrated; see `sharpness`. The unknown score
+        [N] is the log-odds of "none of them" that the network has learnt from
+        outliers: higher is stranger. Class activation [N, classes, 4, 4] has the
+        calibrated logits as its mean.
         """
-        activation = self.network.activation(pixels) / self.temperature
+        activation = self.network.activation(pixels)
         logits = activation.mean((2, 3))
-        energy = -logits.logsumexp(1)
-        levels = pixels.flatten(1)
-        contrast = (levels.amax(1).float() - levels.amin(1).float()) / WHITE
-        flatness = (1 - contrast / MIN_CONTRAST).relu()
-        return logits.softmax(1), energy + FLAT_PENALTY * flatness, activation
+        classes = logits[:, :-1]
+        factor = sharpness(classes, self.scale, self.slope)
+        score = unknown_score(logits)
+        activation = activation[:, :-1] * factor[:, :, None, None]
+        return (classes * factor).softmax(1), score, activation
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Choose the temperature with the least cross-entropy on validation data."""
-    losses = [cross_entropy(logits / t, labels) for t in TEMPERATURES.tolist()]
-    return TEMPERATURES[torch.stack(losses).argmin()].item()
+def sharpness(logits: Tensor, scale: Tensor | float, slope: Tensor | float) -> Tensor:
+    """Logits [N, classes] to the factor [N, 1] that calibrates each picture's.
+
+    One over a temperature (Guo et al., arXiv 1706.04599), which here may depend on
+    how far the likeliest class is ahead of the next. The order of classes stays.
+    """
+    best = logits.topk(2).values
+    return scale + slope * (best[:, :1] - best[:, 1:])
 
 
-@torch.no_grad()
-def fit_threshold(model: Calibrated, pixels: Tensor) -> float:
-    """Choose the unknown threshold that refuses 2 % of validation garments."""
-    scores = model(pixels)[1]
-    return scores.double().quantile(1 - REFUSED_SHARE).item()
+def unknown_score(logits: Tensor) -> Tensor:
+    """Logits [N, classes + 1] to the log-odds of none against any class: [N]."""
+    return logits[:, -1] - logits[:, :-1].logsumexp(1)
+
+
+def fit_calibration(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Choose the scale and slope of `sharpness` with the least cross-entropy."""
+    scale, slope = (torch.tensor(v, requires_grad=True) for v in (1.0, 0.0))
+    optimizer = torch.optim.LBFGS(
+        [scale, slope], max_iter=300, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = cross_entropy(logits * sharpness(logits, scale, slope), labels)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return scale.item(), slope.item()
+
+
+def fit_threshold(scores: Tensor, share: float) -> float:
+    """Choose the unknown threshold that refuses this share of validation pictures."""
+    return scores.double().quantile(1 - share).item()
 
 
 def export_onnx(model: Calibrated) -> bytes:

@@ -1,41 +1,43 @@
-"""Train the network on Fashion-MNIST and write `model.bin`.
+"""Train the network on Fashion-MNIST, and photos if you have some; write `model.bin`.
 
-    python train.py                    all of it, about 17 minutes on 2 cores
+    python train.py                    all of it, about 20 minutes on 2 cores
     python train.py --quick            a first try, under 2 minutes
     python train.py --data DIR         a torchvision root that has the data already
+    python train.py --photos DIR       photos too: DIR/dress/1.jpg, DIR/shoes/2.jpg
+    python train.py --outliers DIR     pictures that are none of the classes, too
     python train.py --resume           go on after Ctrl-C, from the last whole epoch
 
-5,000 of the 60,000 training pictures are set aside for every choice: temperature,
-unknown threshold. The test pictures are looked at once, at the end.
+5,000 of the 60,000 training pictures, and a fifth of the photos, are set aside for
+every choice. A run looks at the test pictures once, at the end.
 """
 
 import argparse
-import hashlib
+import ctypes
 import io
-import platform
 import sys
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, Never, cast
+from typing import NamedTuple, Never, cast
 
-import numpy as np
 import torch
-from torch import Generator, Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Generator, Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torchvision.datasets import FashionMNIST
 from tqdm import tqdm
 
 import artifact
-from augment import augment
-from classifier import Classifier
-from model import Calibrated, FashionCNN, export_onnx, fit_temperature, fit_threshold
+from augment import augment, roughen, wear
+from data import Data, get_data, targets_of
+from model import FashionCNN
+from outliers import make_outliers
+from release import Facts, choose, release, report
 
-# data
-VALIDATION_SIZE = 5_000
-SPLIT_SEED = 0  # the same split whatever the seed, so that runs compare
+# what an epoch shows: all garments once, and as a share of their number
+ROUGH_SHARE = 0.08  # garments as careless photos would show them
+WORN_SHARE = 0.08  # garments on a drawn person
+OUTLIER_SHARE = 0.2  # pictures that are none of the classes
+PHOTO_VIEWS = 8  # of each photo, if there are photos
+SCRAP_VIEWS = 1
+CLEAN_SHARE = 0.1  # of the epochs, the last ones, in which nothing is erased
 # optimisation: AdamW (arXiv 1711.05101), one cycle (arXiv 1708.07120)
 EPOCHS = 45
 QUICK_EPOCHS = 3
@@ -46,12 +48,14 @@ WEIGHT_DECAY = 0.05
 LABEL_SMOOTHING = 0.1
 AVERAGE_EVERY = 4  # steps
 AVERAGE_SHARE = 0.03  # of the run: how far the weights' moving average looks back
-# what is measured and shown
-EVALUATION_BATCH = 1_000
-BAR_EVERY = 20  # steps
-MAX_DIFFERENCE = 1e-4  # of a probability, ONNX Runtime to PyTorch
+BAR_EVERY = 20  # steps, between two looks at the loss
 RECORDED = (  # settings that `model.json` tells
-    "SPLIT_SEED",
+    "ROUGH_SHARE",
+    "WORN_SHARE",
+    "OUTLIER_SHARE",
+    "PHOTO_VIEWS",
+    "SCRAP_VIEWS",
+    "CLEAN_SHARE",
     "BATCH_SIZE",
     "LEARNING_RATE",
     "WARMUP_SHARE",
@@ -61,43 +65,7 @@ RECORDED = (  # settings that `model.json` tells
     "AVERAGE_SHARE",
 )
 
-Facts = dict[str, Any]
-
-
-class Split(NamedTuple):
-    """Pictures and their classes."""
-
-    pixels: Tensor  # uint8 [N, 28, 28]
-    labels: Tensor  # int64 [N]
-
-
-class Data(NamedTuple):
-    """Fashion-MNIST, with a validation split taken out of its training pictures."""
-
-    train: Split
-    validation: Split
-    test: Split
-    classes: list[str]
-    fingerprint: str  # SHA-256 of all pixels and labels, in the published order
-
-
-def get_data(folder: Path) -> Data:
-    """Read Fashion-MNIST from a torchvision root; download it if it is not there."""
-    parts = [FashionMNIST(folder, train, download=True) for train in (True, False)]
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.data.numpy().tobytes())
-        digest.update(part.targets.numpy().tobytes())
-    (pixels, labels), test = [Split(part.data, part.targets) for part in parts]
-    order = torch.randperm(len(labels), generator=Generator().manual_seed(SPLIT_SEED))
-    aside, rest = order[:VALIDATION_SIZE], order[VALIDATION_SIZE:]
-    return Data(
-        train=Split(pixels[rest], labels[rest]),
-        validation=Split(pixels[aside], labels[aside]),
-        test=test,
-        classes=parts[0].classes,
-        fingerprint=digest.hexdigest(),
-    )
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 class Parts(NamedTuple):
@@ -107,6 +75,16 @@ class Parts(NamedTuple):
     average: AveragedModel  # of the network's weights: what is evaluated and served
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.OneCycleLR
+
+
+def keep_memory() -> None:
+    """Have glibc keep what it frees: fetching it anew takes a third of each step."""
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # musl has none
+        mallopt(M_MMAP_THRESHOLD, 2**25)  # its greatest value
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def build(seed: int, total_steps: int, device: torch.device) -> Parts:
@@ -140,7 +118,7 @@ def train(
     Returns the averaged network and the seconds of all sittings together.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    steps = len(data.train.labels) // BATCH_SIZE
+    steps = len(mix(data, Generator())[0]) // BATCH_SIZE
     parts = build(seed, epochs * steps, device)
     run = {"epochs": epochs, "seed": seed, "data": data.fingerprint}
     done, before = load_checkpoint(checkpoint, parts, run) if resume else (0, 0.0)
@@ -148,47 +126,99 @@ def train(
     with tqdm(total=epochs * steps, initial=done * steps, unit="step") as bar:
         for epoch in range(done, epochs):
             random = Generator().manual_seed(seed * 10_000 + epoch)
-            loss, accuracy = train_epoch(parts, data.train, random, bar)
-            validation, _ = evaluate(parts.average.module, data.validation)
-            tqdm.write(
-                f"epoch {epoch + 1}/{epochs}: loss {loss:.3f}, accuracy {accuracy:.2%}"
-                f" augmented, {validation:.2%} validation"
+            pixels, targets = mix(data, random)
+            erasing = epoch < (1 - CLEAN_SHARE) * epochs
+            pixels = augment(pixels, random, erasing)
+            loss = train_epoch(parts, pixels, targets, random, bar)
+            figures = ", ".join(
+                f"{share:.2%} {name}"
+                for name, share in choose(parts.average.module, data).items()
             )
+            tqdm.write(f"epoch {epoch + 1}/{epochs}: loss {loss:.3f}, {figures}")
             seconds = before + time.perf_counter() - started
             save_checkpoint(checkpoint, parts, {**run, "epoch": epoch + 1}, seconds)
     seconds = before + time.perf_counter() - started
     return cast("FashionCNN", parts.average.module.cpu()), seconds
 
 
+def mix(data: Data, random: Generator) -> tuple[Tensor, Tensor]:
+    """Lay out what one epoch shows: uint8 [N, 28, 28], targets bool [N, classes + 1].
+
+    Each part is drawn anew: which garments are roughened and worn, which views of
+    the photos are seen, which outliers are made up.
+    """
+    garments, classes = data.train, len(data.classes)
+    count = len(garments.labels)
+    rough, worn = (
+        torch.randperm(count, generator=random)[: round(share * count)]
+        for share in (ROUGH_SHARE, WORN_SHARE)
+    )
+    labels = torch.cat([garments.labels, garments.labels[rough], garments.labels[worn]])
+    pixels = [
+        garments.pixels,
+        roughen(garments.pixels[rough], random),
+        wear(garments.pixels[worn], garments.labels[worn], random),
+    ]
+    targets = [targets_of(labels, classes)]
+    strangers = [
+        make_outliers(garments.pixels, round(OUTLIER_SHARE * count), random),
+        *data.outliers.values(),
+    ]
+    if data.photos:
+        shown = draw(data.photos.views, PHOTO_VIEWS, random)
+        times = len(shown) // len(data.photos.targets)
+        pixels.append(shown)
+        targets.append(data.photos.targets.repeat_interleave(times, 0))
+        strangers.append(draw(data.photos.scraps, SCRAP_VIEWS, random))
+    unknown = torch.cat(strangers)
+    labels = torch.full((len(unknown),), classes)
+    return torch.cat([*pixels, unknown]), torch.cat(
+        [*targets, targets_of(labels, classes)]
+    )
+
+
+def draw(views: Tensor, count: int, random: Generator) -> Tensor:
+    """Draw up to `count` views of each: [N, V, 28, 28] to [N * count, 28, 28]."""
+    chosen = torch.rand(views.shape[:2], generator=random).argsort(1)[:, :count]
+    return views[torch.arange(len(views))[:, None], chosen].flatten(0, 1)
+
+
 def train_epoch(
-    parts: Parts, split: Split, random: Generator, bar: "tqdm[Never]"
-) -> tuple[float, float]:
-    """Show the network every picture once; return mean loss and accuracy."""
+    parts: Parts, pixels: Tensor, targets: Tensor, random: Generator, bar: "tqdm[Never]"
+) -> float:
+    """Show the network every picture once; return the mean loss."""
     device = next(parts.network.parameters()).device
     parts.network.train()
-    totals = torch.zeros(2, device=device)
-    order = torch.randperm(len(split.labels), generator=random)
+    total = torch.zeros((), device=device)
+    order = torch.randperm(len(pixels), generator=random)
     for step in range(1, len(order) // BATCH_SIZE + 1):
         batch = order[(step - 1) * BATCH_SIZE : step * BATCH_SIZE]
-        labels = split.labels[batch].to(device)
-        pixels = augment(split.pixels[batch], random).to(device)
         with torch.autocast(device.type, torch.bfloat16, has_bfloat16(device)):
-            logits = parts.network(pixels)
-        loss = cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING)
+            logits = parts.network(pixels[batch].to(device))
+        loss = loss_of(logits.float(), targets[batch].to(device))
         parts.optimizer.zero_grad()
         loss.backward()
         parts.optimizer.step()
         parts.schedule.step()
         if step % AVERAGE_EVERY == 0:
             parts.average.update_parameters(parts.network)
-        right = (logits.argmax(1) == labels).float().mean()
-        totals += torch.stack([loss.detach(), right])
+        total += loss.detach()
         bar.update()
         if step % BAR_EVERY == 0:
-            mean_loss, accuracy = (totals / step).tolist()
-            bar.set_postfix(loss=f"{mean_loss:.3f}", accuracy=f"{accuracy:.2%}")
-    mean_loss, accuracy = (totals / step).tolist()
-    return mean_loss, accuracy
+            bar.set_postfix(loss=f"{total.item() / step:.3f}")
+    return total.item() / step
+
+
+def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of logits [N, classes + 1] with what each picture may be.
+
+    A picture that may be several classes asks only that one of them be likely. The
+    labels of garments are smoothed over the classes (Szegedy et al., 1512.00567).
+    """
+    logs = logits.log_softmax(1)
+    losses = -logs.masked_fill(~targets, -torch.inf).logsumexp(1)
+    smoothed = torch.lerp(losses, -logs[:, :-1].mean(1), LABEL_SMOOTHING)
+    return torch.where(targets[:, -1], losses, smoothed).mean()
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -198,17 +228,6 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(
         torch.cpu.get_capabilities().get("avx512_bf16")
     )
-
-
-@torch.no_grad()
-def evaluate(network: nn.Module, split: Split) -> tuple[float, Tensor]:
-    """Return the share of right classes, and the logits float32 [N, classes]."""
-    network.eval()
-    device = next(network.parameters()).device
-    batches = split.pixels.split(EVALUATION_BATCH)
-    logits = torch.cat([network(batch.to(device)).cpu() for batch in batches])
-    right = logits.argmax(1) == split.labels
-    return right.float().mean().item(), logits
 
 
 def save_checkpoint(path: Path, parts: Parts, run: Facts, seconds: float) -> None:
@@ -233,96 +252,6 @@ def load_checkpoint(path: Path, parts: Parts, run: Facts) -> tuple[int, float]:
     return state["epoch"], state["seconds"]
 
 
-def measure(model: Calibrated, data: Data) -> Facts:
-    """Return the finished model's figures: the one look at the test pictures."""
-    validation, _ = evaluate(model.network, data.validation)
-    accuracy, logits = evaluate(model.network, data.test)
-    count = len(data.classes)
-    pairs = data.test.labels * count + logits.argmax(1)
-    confusion = pairs.bincount(minlength=count**2).view(count, count).double()
-    hits = confusion.diagonal()
-    recall, precision = hits / confusion.sum(1), hits / confusion.sum(0).clamp(min=1)
-    return {
-        "test_accuracy": round(accuracy, 4),
-        "validation_accuracy": round(validation, 4),
-        "per_class": {
-            name: {"recall": round(r, 4), "precision": round(p, 4)}
-            for name, r, p in zip(
-                data.classes, recall.tolist(), precision.tolist(), strict=True
-            )
-        },
-    }
-
-
-@torch.no_grad()
-def check(model: Calibrated, onnx: bytes, facts: Facts, pixels: Tensor) -> float:
-    """Hold the ONNX graph against PyTorch; return the largest difference.
-
-    Raises `ValueError` if a probability or a class differs.
-    """
-    classifier = Classifier(artifact.Artifact(onnx, facts))
-    largest = 0.0
-    for batch in pixels.split(EVALUATION_BATCH):
-        expected = model(batch)[0].numpy()
-        predictions = classifier.classify(batch.numpy())
-        served = np.array([list(p.probabilities.values()) for p in predictions])
-        largest = max(largest, float(np.abs(served - expected).max()))
-        if [p.class_id for p in predictions] != expected.argmax(1).tolist():
-            raise ValueError("the ONNX graph and PyTorch disagree on a class")
-    if largest > MAX_DIFFERENCE:
-        raise ValueError(f"the ONNX graph differs from PyTorch by {largest:.1e}")
-    return largest
-
-
-def describe(model: Calibrated, data: Data, run: Facts) -> Facts:
-    """Gather what `model.json` says, all but the version."""
-    packages = ("torch", "torchvision", "onnx", "onnxruntime", "numpy")
-    return {
-        "name": "fashion",
-        "version": "unsaved",
-        "classes": data.classes,
-        "input_shape": list(data.test.pixels.shape[1:]),
-        "unknown_threshold": fit_threshold(model, data.validation.pixels),
-        "temperature": model.temperature,
-        "metrics": measure(model, data),
-        "settings": run | {name.lower(): globals()[name] for name in RECORDED},
-        "data": {
-            "name": "Fashion-MNIST",
-            "fingerprint": data.fingerprint,
-            **{part: len(getattr(data, part).labels) for part in Data._fields[:3]},
-        },
-        "libraries": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in packages},
-        },
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def save(path: Path, model: Calibrated, facts: Facts, pixels: Tensor) -> None:
-    """Export, check the graph on all test pictures, then write `model.bin`."""
-    onnx = export_onnx(model)
-    facts["metrics"]["onnx_difference"] = check(model, onnx, facts, pixels)
-    checkpoint = {
-        "state_dict": model.network.state_dict(),
-        "arguments": model.network.arguments,
-        **facts,
-    }
-    artifact.write(path, checkpoint, artifact.Artifact(onnx, facts))
-
-
-def report(facts: Facts) -> None:
-    """Print the figures of a finished model, and where they come from."""
-    for topic in ("settings", "data", "libraries"):
-        items = ", ".join(f"{k} {v}" for k, v in facts[topic].items())
-        print(f"\n{topic}: {items}", end="")
-    print(f"\n\n{'class':12} recall  precision")
-    for name, row in facts["metrics"]["per_class"].items():
-        print(f"{name:12} {row['recall']:6.1%}  {row['precision']:9.1%}")
-    print(f"\ntest accuracy {facts['metrics']['test_accuracy']:.2%}", end=", ")
-    print(f"{facts['seconds'] / 60:.1f} minutes, seed {facts['settings']['seed']}")
-
-
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -334,6 +263,20 @@ def parse_options() -> argparse.Namespace:
         default=Path("data"),
         metavar="DIR",
         help="a torchvision root; Fashion-MNIST is downloaded if missing (data)",
+    )
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        metavar="DIR",
+        help="photos to train on too, one folder a class; others are unknown",
+    )
+    parser.add_argument(
+        "--outliers",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR|NPZ",
+        help="pictures of none of the classes, beside those made up",
     )
     parser.add_argument(
         "--output", type=Path, default=Path("model.bin"), help="(model.bin)"
@@ -357,16 +300,15 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     """Get the data, train, evaluate, save."""
     options = parse_options()
+    keep_memory()
     checkpoint = options.output.with_suffix(".checkpoint")
-    data = get_data(options.data)
+    data = get_data(options.data, options.photos, options.outliers)
     network, seconds = train(
         data, options.epochs, options.seed, checkpoint, options.resume
     )
     run = {"epochs": options.epochs, "seed": options.seed}
-    _, logits = evaluate(network, data.validation)
-    model = Calibrated(network, fit_temperature(logits, data.validation.labels)).eval()
-    facts = describe(model, data, run) | {"seconds": round(seconds, 1)}
-    save(options.output, model, facts, data.test.pixels)
+    settings = run | {name.lower(): globals()[name] for name in RECORDED}
+    facts = release(options.output, network, data, settings, seconds)
     checkpoint.unlink()
     report(facts)
     print(f"wrote {options.output}, version {facts['version']}")
@@ -376,6 +318,6 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("\nstopped; --resume goes on from the last whole epoch")
+        sys.exit("\nstopped; --resume goes on from the last whole epoch, if any")
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"train: {error}")

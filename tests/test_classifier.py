@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 import artifact
 from classifier import Classifier, Prediction
+from data import get_data
 from model import Calibrated, FashionCNN
-from train import get_data
 
 
 def probabilities(predictions: list[Prediction]) -> NDArray[np.float64]:
@@ -48,7 +48,7 @@ def test_pytorch_agrees(classifier: Classifier, samples: Samples) -> None:
     checkpoint = torch.load(ROOT / "model.bin", weights_only=True)
     network = FashionCNN(**checkpoint["arguments"])
     network.load_state_dict(checkpoint["state_dict"])
-    model = Calibrated(network, checkpoint["temperature"]).eval()
+    model = Calibrated(network, **checkpoint["calibration"]).eval()
     with torch.no_grad():
         expected, scores, activation = model(torch.from_numpy(samples.pixels))
     served = classifier.classify(samples.pixels)

@@ -1,6 +1,5 @@
 """Training on a small piece of the real data, from the files to `model.bin`."""
 
-import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Samples
+from conftest import Samples, torchvision_root
+from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 import artifact
+import data as data_room
+import release
 import train
 from classifier import Classifier
+from data import Data
 from model import Calibrated, FashionCNN, export_onnx
 
 EPOCHS = 3
@@ -24,7 +27,7 @@ EPOCHS = 3
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Scale the settings down to a hundred pictures."""
-    monkeypatch.setattr(train, "VALIDATION_SIZE", 20)
+    monkeypatch.setattr(data_room, "VALIDATION_SIZE", 20)
     monkeypatch.setattr(train, "BATCH_SIZE", 16)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -34,24 +37,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path: Path, samples: Samples) -> Path:
-    """A torchvision root with the sample pictures as training and test set."""
-    raw = tmp_path / "data" / "FashionMNIST" / "raw"
-    raw.mkdir(parents=True)
-    for part in ("train", "t10k"):
-        header = struct.pack(">iiii", 0x803, len(samples.pixels), 28, 28)
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(
-            header + samples.pixels.tobytes()
-        )
-        header = struct.pack(">ii", 0x801, len(samples.labels))
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes(
-            header + samples.labels.tobytes()
-        )
-    return tmp_path / "data"
+    return torchvision_root(tmp_path, samples)
 
 
 @pytest.fixture
-def data(folder: Path) -> train.Data:
-    return train.get_data(folder)
+def data(folder: Path) -> Data:
+    return data_room.get_data(folder)
 
 
 def weights(network: nn.Module) -> Tensor:
@@ -60,50 +51,47 @@ def weights(network: nn.Module) -> Tensor:
     )
 
 
-def run(
-    data: train.Data, path: Path, seed: int = 1, resume: bool = False
-) -> FashionCNN:
+def run(data: Data, path: Path, seed: int = 1, resume: bool = False) -> FashionCNN:
     return train.train(data, EPOCHS, seed, path / "checkpoint", resume)[0]
 
 
-def test_get_data_splits_without_overlap(data: train.Data, samples: Samples) -> None:
+def test_get_data_splits_without_overlap(data: Data, samples: Samples) -> None:
     assert [len(part.labels) for part in data[:3]] == [80, 20, 100]
     both = torch.cat([data.train.pixels, data.validation.pixels]).flatten(1)
     assert len(both.unique(dim=0)) == len(np.unique(samples.pixels, axis=0))
     assert data.classes[9] == "Ankle boot"
 
 
-def test_the_fingerprint_tells_data_apart(folder: Path, data: train.Data) -> None:
+def test_the_fingerprint_tells_data_apart(folder: Path, data: Data) -> None:
     labels = folder / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte"
     labels.write_bytes(labels.read_bytes()[:-1] + b"\0")
-    assert train.get_data(folder).fingerprint != data.fingerprint
+    assert data_room.get_data(folder).fingerprint != data.fingerprint
 
 
-def test_the_seed_decides_the_weights(data: train.Data, tmp_path: Path) -> None:
+def test_the_seed_decides_the_weights(data: Data, tmp_path: Path) -> None:
     first = weights(run(data, tmp_path))
     assert torch.equal(first, weights(run(data, tmp_path)))
     assert not torch.equal(first, weights(run(data, tmp_path, seed=2)))
 
 
-def test_training_lowers_the_loss(data: train.Data) -> None:
+def test_training_lowers_the_loss(data: Data) -> None:
     parts = train.build(1, 100, torch.device("cpu"))
     random = torch.Generator().manual_seed(1)
     with tqdm(disable=True) as bar:
-        losses = [
-            train.train_epoch(parts, data.train, random, bar)[0] for _ in range(8)
-        ]
+        lesson = train.mix(data, random)
+        losses = [train.train_epoch(parts, *lesson, random, bar) for _ in range(8)]
     assert losses[-1] < 0.8 * losses[0]
 
 
 def test_resume_ends_where_an_unbroken_run_ends(
-    data: train.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "unbroken").mkdir()
     unbroken = weights(run(data, tmp_path / "unbroken"))
     whole_epoch = train.train_epoch
     calls = []
 
-    def interrupted(*arguments: Any) -> tuple[float, float]:
+    def interrupted(*arguments: Any) -> float:
         calls.append(1)
         if len(calls) == EPOCHS:
             raise KeyboardInterrupt
@@ -116,33 +104,74 @@ def test_resume_ends_where_an_unbroken_run_ends(
     assert torch.equal(unbroken, weights(run(data, tmp_path, resume=True)))
 
 
-def test_resume_refuses_another_run(data: train.Data, tmp_path: Path) -> None:
+def test_resume_refuses_another_run(data: Data, tmp_path: Path) -> None:
     run(data, tmp_path)
     with pytest.raises(ValueError, match="seed 1"):
         run(data, tmp_path, seed=2, resume=True)
 
 
-def test_evaluate_counts_right_answers(data: train.Data) -> None:
+def test_choose_counts_right_answers(data: Data) -> None:
     class Constant(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.logits = torch.nn.Parameter(torch.eye(10)[3])
+            self.logits = torch.nn.Parameter(torch.eye(11)[3])
 
         def forward(self, pixels: Tensor) -> Tensor:
-            return self.logits.expand(len(pixels), 10)
+            return self.logits.expand(len(pixels), 11)
 
-    accuracy, logits = train.evaluate(Constant(), data.test)
-    assert accuracy == pytest.approx(0.1)
-    assert logits.shape == (100, 10)
+    expected = (data.validation.labels == 3).float().mean().item()
+    assert release.choose(Constant(), data) == {"validation": pytest.approx(expected)}
 
 
-def test_check_refuses_another_graph(data: train.Data) -> None:
+def test_loss_asks_for_one_of_the_classes_allowed() -> None:
+    """Worked out by hand, without smoothing's share."""
+    logits = torch.log(torch.tensor([[0.1, 0.2, 0.3, 0.4]]))
+    allowed = torch.tensor([[True, False, True, False]])
+    smoothing = -np.log([0.1, 0.2, 0.3]).mean()
+    expected = 0.9 * -np.log(0.1 + 0.3) + 0.1 * smoothing
+    assert train.loss_of(logits, allowed).item() == pytest.approx(expected)
+    unknown = torch.tensor([[False, False, False, True]])
+    assert train.loss_of(logits, unknown).item() == pytest.approx(-np.log(0.4))
+
+
+def test_an_epoch_shows_each_garment_and_strangers(data: Data) -> None:
+    pixels, targets = train.mix(data, torch.Generator().manual_seed(1))
+    assert len(pixels) == len(targets)
+    assert (pixels[: len(data.train.labels)] == data.train.pixels).all()
+    assert (targets.sum(1) == 1).all()
+    assert targets[:, -1].sum() == round(train.OUTLIER_SHARE * len(data.train.labels))
+
+
+def test_photos_and_outliers_are_shown_too(
+    folder: Path, tmp_path: Path, samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_room, "VIEWS", train.PHOTO_VIEWS)
+    for name in ("shoes", "hat"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(10):
+            picture = Image.fromarray(samples.pixels[index]).resize((90, 60))
+            picture.save(tmp_path / "photos" / name / f"{index}.png")
+    np.savez(tmp_path / "digits.npz", images=samples.pixels)
+    plain = data_room.get_data(folder)
+    data = data_room.get_data(folder, tmp_path / "photos", [tmp_path / "digits.npz"])
+    assert data.fingerprint != plain.fingerprint
+    shown = [train.mix(part, torch.Generator())[1] for part in (plain, data)]
+    more = [int(s[:, -1].sum()) for s in shown]
+    shoes = shown[1][:, [5, 7, 9]].all(1).sum()
+    photos = data.photos
+    assert photos is not None
+    hats = int(photos.targets[:, -1].sum())
+    assert shoes == (16 - hats) * train.PHOTO_VIEWS
+    assert more[1] - more[0] == 100 + 16 + hats * train.PHOTO_VIEWS
+
+
+def test_check_refuses_another_graph(data: Data) -> None:
     """A graph of other weights is never written."""
     torch.manual_seed(1)
-    model, other = (Calibrated(FashionCNN(), 1.0).eval() for _ in range(2))
-    facts = train.describe(model, data, {})
+    model, other = (Calibrated(FashionCNN(), 1.0, 0.0).eval() for _ in "ab")
+    facts = release.describe(model, 0.0, data, {})
     with pytest.raises(ValueError, match="PyTorch"):
-        train.check(model, export_onnx(other), facts, data.test.pixels)
+        release.check(model, export_onnx(other), facts, data.test.pixels)
 
 
 def command_line(
@@ -182,7 +211,7 @@ def test_an_interrupted_train_leaves_the_old_model(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "check", interrupt)
+    monkeypatch.setattr(release, "check", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train.main()
     assert output.read_bytes() == b"the old model"

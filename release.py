@@ -1,0 +1,201 @@
+"""A trained network becomes `model.bin`: calibrated, measured, checked, described.
+
+    >>> facts = release(Path("model.bin"), network, data, {"seed": 1}, seconds=2400)
+
+Everything is chosen on what `data` sets aside; a run looks at the test pictures once.
+"""
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+import artifact
+from augment import augment
+from classifier import Classifier
+from data import SPLIT_SEED, VIEWS, Data, fingerprint
+from model import (
+    Calibrated,
+    FashionCNN,
+    export_onnx,
+    fit_calibration,
+    fit_threshold,
+    unknown_score,
+)
+
+EVALUATION_BATCH = 1_000
+CALIBRATION_COPIES = 8  # of each garment set aside, each moved in its own way
+# the unknown threshold: shares of what is set aside that it may refuse
+REFUSED_SHARE = 0.02  # of Fashion-MNIST
+PHOTOS_REFUSED_SHARE = 0.12
+MAX_DIFFERENCE = 1e-4  # of a probability, ONNX Runtime to PyTorch
+PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "pillow")
+
+Facts = dict[str, Any]
+
+
+def release(
+    path: Path, network: FashionCNN, data: Data, settings: Facts, seconds: float
+) -> Facts:
+    """Calibrate, measure, export, check and write; return what `model.json` says.
+
+    Raises `ValueError` if the exported graph is not what PyTorch computes.
+    """
+    model, threshold = calibrate(network, data)
+    facts = describe(model, threshold, data, settings)
+    facts["seconds"] = round(seconds, 1)  # of training
+    save(path, model, facts, data.test.pixels)
+    return facts
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, pixels: Tensor) -> Tensor:
+    """Return the logits float32 [N, classes + 1] of pixels uint8 [N, 28, 28]."""
+    network.eval()
+    device = next(network.parameters()).device
+    batches = pixels.split(EVALUATION_BATCH)
+    return torch.cat([network(batch.to(device)).cpu() for batch in batches])
+
+
+def choose(network: nn.Module, data: Data) -> dict[str, float]:
+    """Return the shares that are right of the pictures kept aside for choosing."""
+    logits = evaluate(network, data.validation.pixels)[:, :-1]
+    right = logits.argmax(1) == data.validation.labels
+    shares = {"validation": right.float().mean().item()}
+    if data.photos_aside:
+        known = ~data.photos_aside.targets[:, -1]
+        logits = evaluate(network, data.photos_aside.seen)[:, :-1]
+        hits = data.photos_aside.targets.gather(1, logits.argmax(1, keepdim=True))
+        shares["photos_aside"] = hits[known].float().mean().item()
+    return shares
+
+
+def calibrate(network: FashionCNN, data: Data) -> tuple[Calibrated, float]:
+    """Fit the calibration and the unknown threshold on what was set aside.
+
+    The network is surer of garments set aside than of new ones: they come from the
+    same shoots as those trained on. So probabilities are calibrated on copies that
+    are flipped and shifted, whose accuracy is nearer to that of new ones.
+
+    The threshold refuses a share of the garments of Fashion-MNIST, or of the photos
+    if that takes a higher one.
+    """
+    logits = evaluate(network, data.validation.pixels)
+    threshold = fit_threshold(unknown_score(logits), REFUSED_SHARE)
+    if data.photos_aside:
+        known = ~data.photos_aside.targets[:, -1]
+        logits = evaluate(network, data.photos_aside.seen[known])
+        photos = fit_threshold(unknown_score(logits), PHOTOS_REFUSED_SHARE)
+        threshold = max(threshold, photos)
+    random = Generator().manual_seed(SPLIT_SEED)
+    copies = data.validation.pixels.repeat(CALIBRATION_COPIES, 1, 1)
+    logits = evaluate(network, augment(copies, random, erasing=False))[:, :-1]
+    labels = data.validation.labels.repeat(CALIBRATION_COPIES)
+    return Calibrated(network, *fit_calibration(logits, labels)).eval(), threshold
+
+
+def measure(model: Calibrated, threshold: float, data: Data) -> Facts:
+    """Return the finished model's figures: its one look at the test pictures."""
+    shares = choose(model.network, data)
+    logits = evaluate(model.network, data.test.pixels)
+    classes, count = logits[:, :-1].argmax(1), len(data.classes)
+    pairs = data.test.labels * count + classes
+    confusion = pairs.bincount(minlength=count**2).view(count, count).double()
+    hits = confusion.diagonal()
+    recall, precision = hits / confusion.sum(1), hits / confusion.sum(0).clamp(min=1)
+    refused = unknown_score(logits) > threshold
+    return {
+        "test_accuracy": round((hits.sum() / confusion.sum()).item(), 4),
+        "test_refused": round(refused.double().mean().item(), 4),
+        **{f"{name}_accuracy": round(share, 4) for name, share in shares.items()},
+        "per_class": {
+            name: {"recall": round(r, 4), "precision": round(p, 4)}
+            for name, r, p in zip(
+                data.classes, recall.tolist(), precision.tolist(), strict=True
+            )
+        },
+    }
+
+
+@torch.no_grad()
+def check(model: Calibrated, onnx: bytes, facts: Facts, pixels: Tensor) -> float:
+    """Hold the ONNX graph against PyTorch; return the largest difference.
+
+    Raises `ValueError` if a probability or a class differs.
+    """
+    classifier = Classifier(artifact.Artifact(onnx, facts))
+    largest = 0.0
+    for batch in pixels.split(EVALUATION_BATCH):
+        expected = model(batch)[0].numpy()
+        predictions = classifier.classify(batch.numpy())
+        served = np.array([list(p.probabilities.values()) for p in predictions])
+        largest = max(largest, float(np.abs(served - expected).max()))
+        if [p.class_id for p in predictions] != expected.argmax(1).tolist():
+            raise ValueError("the ONNX graph and PyTorch disagree on a class")
+    if largest > MAX_DIFFERENCE:
+        raise ValueError(f"the ONNX graph differs from PyTorch by {largest:.1e}")
+    return largest
+
+
+def describe(model: Calibrated, threshold: float, data: Data, settings: Facts) -> Facts:
+    """Gather what `model.json` says, all but the version."""
+    return {
+        "name": "fashion",
+        "version": "unsaved",
+        "classes": data.classes,
+        "input_shape": list(data.test.pixels.shape[1:]),
+        "unknown_threshold": threshold,
+        "calibration": {"scale": model.scale, "slope": model.slope},
+        "metrics": measure(model, threshold, data),
+        "settings": settings
+        | {
+            "refused_share": REFUSED_SHARE,
+            "photos_refused_share": PHOTOS_REFUSED_SHARE,
+        },
+        "data": {
+            "name": "Fashion-MNIST",
+            "split_seed": SPLIT_SEED,
+            "photo_views": VIEWS,
+            "fingerprint": data.fingerprint,
+            **{part: len(getattr(data, part).labels) for part in Data._fields[:3]},
+            "photos": len(data.photos.targets) if data.photos else 0,
+            "photos_aside": len(data.photos_aside.targets) if data.photos_aside else 0,
+            "outliers": {
+                name: fingerprint([pixels]) for name, pixels in data.outliers.items()
+            },
+        },
+        "libraries": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+        },
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def save(path: Path, model: Calibrated, facts: Facts, pixels: Tensor) -> None:
+    """Export, check the graph on all test pictures, then write `model.bin`."""
+    onnx = export_onnx(model)
+    facts["metrics"]["onnx_difference"] = check(model, onnx, facts, pixels)
+    checkpoint = {
+        "state_dict": model.network.state_dict(),
+        "arguments": model.network.arguments,
+        **facts,
+    }
+    artifact.write(path, checkpoint, artifact.Artifact(onnx, facts))
+
+
+def report(facts: Facts) -> None:
+    """Print the figures of a finished model, and where they come from."""
+    for topic in ("settings", "data", "libraries"):
+        items = ", ".join(f"{k} {v}" for k, v in facts[topic].items())
+        print(f"\n{topic}: {items}", end="")
+    print(f"\n\n{'class':12} recall  precision")
+    for name, row in facts["metrics"]["per_class"].items():
+        print(f"{name:12} {row['recall']:6.1%}  {row['precision']:9.1%}")
+    print(f"\ntest accuracy {facts['metrics']['test_accuracy']:.2%}", end=", ")
+    print(f"{facts['seconds'] / 60:.1f} minutes, seed {facts['settings']['seed']}")
