@@ -1,6 +1,7 @@
 """Measure the service on this machine: `python -m bench FIGURE`.
 
     inference   ONNX Runtime, one thread, one picture, beside a fixed reference network
+    photo       one core, a photo's bytes to its answer, from 12 megapixels down
     start       `gunicorn` to its first answer
     memory      proportional set size of all processes after 1,000 requests
     load        requests a second, 8 connections (wrk), beside FastAPI + uvicorn
@@ -33,10 +34,10 @@ from PIL import Image
 from torch import nn
 
 import artifact
-from classifier import OUTPUTS, session_options
-from images import Pixels
+from classifier import OUTPUTS, Classifier, session_options
+from data import get_data
+from images import Pixels, to_pixels
 from model import Calibrated, FashionCNN, convolution, export_onnx
-from train import get_data
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -45,6 +46,8 @@ PORT = 9697
 URL = f"http://127.0.0.1:{PORT}"
 WORKERS = 2
 ROUNDS = 7
+PHOTOS = ((3000, 4000, False), (3000, 4000, True), (900, 1200, False))
+GRAIN = 6  # levels, standard deviation
 CONNECTIONS = 8
 LOAD_SECONDS = 5
 SETTLE_SECONDS = 1  # after the first answer, for every worker to be up
@@ -117,14 +120,14 @@ class Reference(FashionCNN):
         for channels_in, channels, stride in widths:
             layers += [convolution(channels_in, channels, stride), nn.ReLU()]
         self.features = nn.Sequential(*layers)
-        self.head = nn.Conv2d(channels, 10, 1)
+        self.head = nn.Conv2d(channels, 11, 1)
 
 
 def inference() -> None:
     """Time one picture through our graph and the reference, in turns."""
     graphs = {
         "model.bin": artifact.load(str(ROOT / "model.bin")).onnx,
-        "reference": export_onnx(Calibrated(Reference(), 1.0)),
+        "reference": export_onnx(Calibrated(Reference(), 1.0, 0.0)),
     }
     sessions = {
         name: onnxruntime.InferenceSession(graph, session_options())
@@ -146,6 +149,26 @@ def milliseconds(run: Callable[..., object], batches: list[Pixels]) -> float:
     for pixels in batches:
         run(OUTPUTS, {"pixels": pixels})
     return (time.perf_counter() - started) / len(batches) * 1000
+
+
+def photo() -> None:
+    """Time large JPEGs of a real photo, enlarged and grainy, bytes to answer."""
+    classifier = Classifier(artifact.load(str(ROOT / "model.bin")))
+    small = Image.open(ROOT / "static" / "pictures" / "photo-t-shirt.jpg")
+    random = np.random.default_rng(0)
+    for width, height, progressive in PHOTOS:
+        large = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+        grain = random.normal(0, GRAIN, large.shape)
+        image = Image.fromarray((large + grain).clip(0, 255).astype(np.uint8))
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=90, progressive=progressive)
+        times = []
+        for _ in range(3 * ROUNDS):
+            started = time.perf_counter()
+            classifier.classify(to_pixels(buffer.getvalue())[None])
+            times.append((time.perf_counter() - started) * 1000)
+        name = f"{width} x {height} {'progressive' if progressive else 'baseline'}"
+        median(f"{name}, {buffer.tell() / 1e6:.1f} MB", times, "ms", 1)
 
 
 def start() -> None:
@@ -250,7 +273,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    figures = {f.__name__: f for f in (inference, start, memory, load)}
+    figures = {f.__name__: f for f in (inference, photo, start, memory, load)}
     parser.add_argument("figure", choices=[*figures, "accuracy"])
     parser.add_argument("--data", type=Path, metavar="DIR", help="a torchvision root")
     options = parser.parse_args()
