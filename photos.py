@@ -153,7 +153,7 @@ def read_unknown(path: Path) -> Pixels:
         with path.open("rb") as file, np.load(file) as arrays:
             pixels: Pixels = arrays["images"]
     except (EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no NPZ file with images: {error}") from error
+        raise ValueError(f"{path} is no NPZ file with images") from error
     if pixels.dtype != np.uint8 or pixels.shape[1:] != (SIDE, SIDE) or not len(pixels):
         raise ValueError(f"{path}: images must be uint8 [N, {SIDE}, {SIDE}]")
     return pixels
