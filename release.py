@@ -78,9 +78,9 @@ def choose(network: nn.Module, data: Data) -> dict[str, float]:
 def calibrate(network: FashionCNN, data: Data) -> tuple[Calibrated, float]:
     """Fit the calibration and the unknown threshold on what was set aside.
 
-    The network is surer of garments set aside than of new ones: they come from the
-    same shoots as those trained on. So probabilities are calibrated on copies that
-    are flipped and shifted, whose accuracy is nearer to that of new ones.
+    The network is more often right on garments set aside than on new ones. So
+    probabilities are calibrated on copies that are flipped and shifted, of which it
+    is as sure and as often wrong as of new ones.
 
     The threshold refuses a share of the garments of Fashion-MNIST, or of the photos
     if that takes a higher one.

@@ -78,7 +78,7 @@ class Parts(NamedTuple):
 
 
 def keep_memory() -> None:
-    """Have glibc keep what it frees: fetching it anew takes a third of each step."""
+    """Have glibc keep what it frees: fetching it anew takes up to a third of a step."""
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
