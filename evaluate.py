@@ -1,6 +1,6 @@
 """Measure `model.bin` through the service's own code and write `report/`.
 
-    python evaluate.py                                   Fashion-MNIST alone, a minute
+    python evaluate.py                                   Fashion-MNIST alone, 15 seconds
     python evaluate.py --data DIR                        a torchvision root
     python evaluate.py --unknown cats/ digits.npz        what should be refused
     python evaluate.py --photos DIR                      photos, one folder a class
