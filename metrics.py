@@ -59,18 +59,33 @@ def auroc(known: Floats, unknown: Floats) -> float:
     return float(np.mean(below) / len(known))
 
 
+def confuse(
+    labels: NDArray[np.integer], class_ids: NDArray[np.integer], count: int
+) -> NDArray[np.intp]:
+    """Count the answers by true class, down, and predicted one: [count, count]."""
+    pairs = labels.astype(np.intp) * count + class_ids
+    return np.bincount(pairs, minlength=count**2).reshape(count, count)
+
+
+def recall_precision(confusion: NDArray[np.intp]) -> tuple[list[float], list[float]]:
+    """Return the share found of each class, and the share right of each answer."""
+    hits = confusion.diagonal()
+    recall, precision = (hits / confusion.sum(axis).clip(1) for axis in (1, 0))
+    return recall.tolist(), precision.tolist()
+
+
 def measure_known(answers: Answers, labels: NDArray[np.integer]) -> dict[str, Any]:
     """Return accuracy, refusals, calibration and the confusion of labelled pictures."""
     count = answers.probabilities.shape[1]
-    pairs = labels.astype(np.intp) * count + answers.class_ids
-    confusion = np.bincount(pairs, minlength=count**2).reshape(count, count)
+    confusion = confuse(labels, answers.class_ids, count)
+    recall, precision = recall_precision(confusion)
     return {
         "pictures": len(labels),
         "accuracy": float(np.mean(answers.class_ids == labels)),
         "refused": float(answers.refused.mean()),
         "calibration_error": calibration_error(answers, labels),
-        "recall": (confusion.diagonal() / confusion.sum(1).clip(1)).tolist(),
-        "precision": (confusion.diagonal() / confusion.sum(0).clip(1)).tolist(),
+        "recall": recall,
+        "precision": precision,
         "confusion": confusion.tolist(),
     }
 

@@ -19,6 +19,7 @@ import artifact
 from augment import augment
 from classifier import Classifier
 from data import SPLIT_SEED, VIEWS, Data, fingerprint
+from metrics import confuse, recall_precision
 from model import (
     Calibrated,
     FashionCNN,
@@ -104,19 +105,17 @@ def measure(model: Calibrated, threshold: float, data: Data) -> Facts:
     shares = choose(model.network, data)
     logits = evaluate(model.network, data.test.pixels)
     classes, count = logits[:, :-1].argmax(1), len(data.classes)
-    pairs = data.test.labels * count + classes
-    confusion = pairs.bincount(minlength=count**2).view(count, count).double()
-    hits = confusion.diagonal()
-    recall, precision = hits / confusion.sum(1), hits / confusion.sum(0).clamp(min=1)
+    confusion = confuse(data.test.labels.numpy(), classes.numpy(), count)
+    right = (classes == data.test.labels).double().mean()
     refused = unknown_score(logits) > threshold
     return {
-        "test_accuracy": round((hits.sum() / confusion.sum()).item(), 4),
+        "test_accuracy": round(right.item(), 4),
         "test_refused": round(refused.double().mean().item(), 4),
         **{f"{name}_accuracy": round(share, 4) for name, share in shares.items()},
         "per_class": {
             name: {"recall": round(r, 4), "precision": round(p, 4)}
             for name, r, p in zip(
-                data.classes, recall.tolist(), precision.tolist(), strict=True
+                data.classes, *recall_precision(confusion), strict=True
             )
         },
     }

@@ -160,7 +160,7 @@ def test_steps_equal_the_paper_done_by_hand() -> None:
     buffer = io.BytesIO()
     Image.fromarray(canvas).save(buffer, "PNG")
     expected = np.zeros((28, 28), np.uint8)
-    expected[:, 7:21] = 255  # trimmed, centred, negated; flat areas stay unsharpened
+    expected[:, 7:21] = 255  # trimmed, centred, negated
     assert (to_pixels(buffer.getvalue()) == expected).all()
 
 
