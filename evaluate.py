@@ -226,7 +226,7 @@ def main() -> None:
     loaded = artifact.load(options.model)
     report = measure(loaded, options.data, options.unknown, options.photos)
     write(report, loaded.facts, options.output)
-    print((options.output / "model-card.md").read_text())
+    print((options.output / "model-card.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

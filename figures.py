@@ -210,8 +210,8 @@ AUROC is how often a stranger scores higher than a test garment.
 {_photos(metrics.get("photos"))}
 ## Limits
 
-- Clothes on busy grounds are read less well than those on plain ones, several garments
-  in one picture hardly at all. A person about the garment confuses it.
+- A garment of nearly the colour of its ground is hardly seen. Several garments in one
+  picture, and garments worn by a person, were not measured.
 - Outliers to train on are made up: a stranger that looks like a garment may be taken
   for one.
 - Fashion-MNIST is the stock of one European shop of 2017: what is worn elsewhere, or
