@@ -10,6 +10,7 @@ section 2), made for grounds of any colour and for photos.
 
 import io
 import warnings
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 Pixels = NDArray[np.uint8]
-Values = NDArray[np.float32]
+Values = NDArray[np.floating]
 
 SIDE = 28  # pixels, of the square every picture becomes
 MAX_PIXELS = 25_000_000  # of a picture, read from its header before it is decoded
@@ -33,12 +34,17 @@ DEEP_WHITE = 65535  # of a 16-bit picture
 # How a garment is found, in levels of 0..255 where nothing else is said.
 WORK_SIDE = 84  # pixels, longest side while looking, so that a photo costs little
 DRAFT_SIDE = 2 * WORK_SIDE  # pixels, a JPEG is decoded at no more than it takes
-EDGE_STEP = 3  # of the pixels along the edges one in so many is looked at
-EDGE_SHARE = 0.03  # of the longest side: how wide the edges that show the ground are
-GROUND_COLOURS = 4  # at most
-GROUND_MIN_SHARE = 0.15  # of the edges, or it is a garment that reaches them
-GROUND_QUANTILE = 0.8  # of the edges' distances: how far the ground may vary
-BRIGHT_QUANTILE = 0.97  # of a picture's distances: what is farther is as bright
+EDGE_SHARE = 0.05  # of the longest side: how wide the edges that show the ground are
+MIDDLE = 0.55  # of half a side: how wide a bell the middle is that shows the garment
+BINS = 16  # of each channel, in which colours are counted
+SPREAD = np.exp(-0.5 * np.subtract.outer(range(BINS), range(BINS)) ** 2) / 2.5  # a bell
+RARE = 1e-5  # of the pixels: a colour so rare tells nothing
+AGREEMENT = 2.0  # log-odds that a pixel's neighbours add at most
+ROUNDS = 3  # of asking the neighbours
+REACH = 2  # pixels, how far away they are
+INNER_GROUND = 0.2  # of what ground at the edges counts for the ground's mean colour
+SURE = 0.5, 0.8  # likelihoods between which a pixel fades in
+BRIGHT_QUANTILE = 0.97  # of a picture's levels: what is higher is as bright
 TRIM_LEVEL = 0.25  # of the brightest: less does not make a garment
 MIN_LEVEL = 6  # nor does less than this
 TRIM_SHARE = 0.1  # of the fullest row or column: less is a speck
@@ -209,12 +215,12 @@ def preprocess(image: Image.Image) -> Pixels:
     """See an "L" or "RGB" picture the way Fashion-MNIST shows garments: uint8 [28, 28].
 
     The paper trims white thumbnails, resizes, extends, negates and greys them. Here
-    white may be any colour, or a few: a pixel is as bright as its colour is far from
-    the ground's, which on white is the negative. What is left of the ground is black.
+    the ground may be of any colours: what is likelier garment than ground is bright,
+    the more so the farther its colour is from the ground's, and the ground is black.
     """
     image = image.convert("RGB")
     image.thumbnail((WORK_SIDE, WORK_SIDE), Image.Resampling.BOX, reducing_gap=2.0)
-    garment = trim(distance_from_ground(np.asarray(image, np.float32)))
+    garment = trim(find_garment(np.asarray(image)))
     scale = SIDE / max(garment.shape)
     height, width = (max(1, round(side * scale)) for side in garment.shape)
     small = Image.fromarray(garment).resize((width, height), Image.Resampling.BOX)
@@ -227,42 +233,74 @@ def preprocess(image: Image.Image) -> Pixels:
     return pixels
 
 
-def distance_from_ground(colours: Values) -> Values:
-    """RGB [h, w, 3] to how far each pixel is from the ground's colours: [h, w].
+def find_garment(colours: Pixels) -> Values:
+    """RGB uint8 [h, w, 3] to how brightly each pixel shows a garment: [h, w].
 
-    The ground is what the edges of the picture show: up to four colours that fill
-    enough of them, give or take what varies there. Distances are root mean squares
-    over the channels, so that grey on white is as far as it is dark.
+    As bright as it is likely to be garment, and as its colour is far from the mean
+    of the ground: by the root, so that colours near the ground's show as well.
     """
-    edges = _edges(colours)
-    grounds = _palette(edges)
-    allowance = np.quantile(_nearest(edges, grounds), GROUND_QUANTILE)
-    return (_nearest(colours, grounds) - allowance).clip(0)
+    likely = likelihood(colours)
+    ground = np.square(1 - likely) * (INNER_GROUND + edges(*likely.shape))
+    ground /= ground.sum()
+    offset = colours - (colours * ground[..., None]).sum((0, 1))
+    distance = np.sqrt(np.square(offset) @ EVENLY)
+    low, high = SURE
+    shown = ((likely - low) / (high - low)).clip(0, 1)
+    levels: Values = shown * np.sqrt(WHITE * distance)
+    return levels.astype(np.float32)
 
 
-def _edges(colours: Values) -> Values:
-    """Gather the pixels along the four edges: [N, 3]."""
-    width = max(1, round(EDGE_SHARE * max(colours.shape)))
-    inner = colours[width:-width]
-    parts = [colours[:width], colours[-width:], inner[:, :width], inner[:, -width:]]
-    return np.concatenate([part.reshape(-1, 3) for part in parts])[::EDGE_STEP]
+def likelihood(colours: Pixels) -> Values:
+    """Tell how likely each pixel is to be garment, not ground: [h, w].
+
+    By its colour, as common in the middle as at the edges of the picture (Jones and
+    Rehg, Statistical Color Models, 2002), and by what its neighbours are.
+    """
+    height, width, _ = colours.shape
+    bins = colours.astype(np.int32) * BINS >> 8
+    bins = (bins[..., 0] * BINS + bins[..., 1]) * BINS + bins[..., 2]
+    garment, ground = (count(bins, weigh(height, width)) for weigh in (middle, edges))
+    odds = np.log((garment + RARE) / (ground + RARE))[bins]
+    likely: Values = 1 / (1 + np.exp(-odds))
+    for _ in range(ROUNDS):
+        around = 2 * box_blur(likely, REACH) - 1
+        likely = 1 / (1 + np.exp(-odds - AGREEMENT * around))
+    return likely
 
 
-def _palette(edges: Values) -> list[Values]:
-    """Choose the colours that stand for enough of the pixels [N, 3]."""
-    strip = Image.fromarray(edges.astype(np.uint8)[None])
-    strip = strip.quantize(GROUND_COLOURS, Image.Quantize.MEDIANCUT, kmeans=1)
-    counts = np.bincount(np.asarray(strip).ravel())
-    colours = np.array(strip.getpalette(), np.float32).reshape(-1, 3)
-    enough = min(GROUND_MIN_SHARE * len(edges), counts.max())
-    return [colours[index] for index in np.flatnonzero(counts >= enough)]
+def count(bins: NDArray[np.int32], weights: Values) -> Values:
+    """Count colours, each spread a little over those like it: [BINS ** 3]."""
+    shares = np.bincount(bins.ravel(), weights.ravel(), BINS**3) / weights.sum()
+    counts: Values = shares.reshape(BINS, BINS, BINS)
+    for _ in range(3):  # each pass spreads the first channel and puts it last
+        counts = np.tensordot(counts, SPREAD, (0, 0))
+    return counts.ravel()
 
 
-def _nearest(colours: Values, grounds: list[Values]) -> Values:
-    """Measure the distance of each colour [..., 3] to the nearest ground: [...]."""
-    squares = [np.square(colours - ground) @ EVENLY for ground in grounds]
-    nearest: Values = np.sqrt(np.minimum.reduce(squares))
-    return nearest
+@lru_cache(256)
+def edges(height: int, width: int) -> Values:
+    """Mark what lies along the edges of a picture with 1, the rest with 0: [h, w]."""
+    thick = max(1, round(EDGE_SHARE * max(height, width)))
+    marks = np.ones((height, width))
+    marks[thick:-thick, thick:-thick] = 0
+    return marks
+
+
+@lru_cache(256)
+def middle(height: int, width: int) -> Values:
+    """Weigh pixels by how near they are to the middle of a picture: [h, w]."""
+    rows, columns = (np.linspace(-1, 1, side) / MIDDLE for side in (height, width))
+    bell: Values = np.exp(-np.square(rows)[:, None] - np.square(columns))
+    return bell
+
+
+def box_blur(levels: Values, reach: int) -> Values:
+    """Average each pixel with those up to `reach` away, edges repeated: [h, w]."""
+    side = 2 * reach + 1
+    for _ in range(2):  # rows, then columns
+        sums = np.pad(levels, ((reach + 1, reach), (0, 0)), "edge").cumsum(0)
+        levels = ((sums[side:] - sums[:-side]) / side).T
+    return levels
 
 
 def trim(distances: Values) -> Values:

@@ -131,7 +131,8 @@ def test_a_garment_may_reach_the_edge(encode: Encode) -> None:
 def test_a_speck_does_not_shrink_the_garment(encode: Encode) -> None:
     image = trouser()
     image.putpixel((5, 5), (0, 0, 0))
-    assert (to_pixels(encode(image)) == to_pixels(encode(trouser()))).all()
+    before, after = (to_pixels(encode(i)).astype(int) for i in (trouser(), image))
+    assert abs(after - before).max() <= 2  # the ground's mean colour has moved a hair
 
 
 @pytest.mark.parametrize("colour", GROUNDS)
