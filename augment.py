@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, max_pool2d, pad
+from torch.nn.functional import affine_grid, grid_sample, max_pool2d, pad
 
-from drawing import COLUMNS, ROWS, chance, noise, uniform
+from drawing import COLUMNS, ROWS, chance, uniform
 from images import SIDE, WHITE
 
 FLIP_SHARE = 0.5
@@ -67,26 +67,6 @@ class Frame(NamedTuple):
     y: Tensor
     width: Tensor
     height: Tensor
-
-
-def roughen(pixels: Tensor, random: Generator) -> Tensor:
-    """Show garments as a careless photo would: uint8 [N, 28, 28].
-
-    Tilted, smaller, off centre, in other light, out of focus, on a ground that is
-    not quite black.
-    """
-    size = len(pixels)
-    x, y = (uniform(size, random, -0.15, 0.15) for _ in "xy")
-    width, height = (uniform(size, random, 0.7, 1.05) for _ in "wh")
-    tilt = uniform(size, random, -0.25, 0.25)
-    garments = place(pixels, Frame(x, y, width, height), tilt)
-    garments = garments ** uniform(size, random, 0.5, 1.6)
-    ground = noise(size, random) * uniform(size, random, 0, 0.4)
-    ground = ground * chance(size, random, 0.6)
-    pictures = over(ground, garments * uniform(size, random, 0.6, 1))
-    soft = avg_pool2d(pictures, 3, stride=1, padding=1)
-    pictures = torch.where(chance(size, random, 0.3), soft, pictures)
-    return to_bytes(pictures)
 
 
 def wear(pixels: Tensor, labels: Tensor, random: Generator) -> Tensor:
@@ -208,25 +188,31 @@ def limb(
     return ((thick - gap.sqrt()) * SIDE / 2 + 0.5).clamp(0, 1)
 
 
-def place(pixels: Tensor, frame: Frame, tilt: Tensor | None = None) -> Tensor:
-    """Draw uint8 pictures in their frames, tilted by radians: float [N, 28, 28]."""
+def place(
+    pixels: Tensor, frame: Frame, tilt: Tensor | None = None, side: int = SIDE
+) -> Tensor:
+    """Draw uint8 pictures in their frames, tilted by radians: float [N, side, side]."""
     x, y, width, height = frame
     tilt = torch.zeros_like(x) if tilt is None else tilt
     cos, sin = tilt.cos(), tilt.sin()
     across = torch.cat([cos, sin, -(cos * x + sin * y)], 2) / width
     down = torch.cat([-sin, cos, sin * x - cos * y], 2) / height
-    size = [len(pixels), 1, SIDE, SIDE]
+    size = [len(pixels), 1, side, side]
     grid = affine_grid(torch.cat([across, down], 1), size, align_corners=False)
     pictures = pixels[:, None].float() / WHITE
     return grid_sample(pictures, grid, align_corners=False)[:, 0]
 
 
 def over(behind: Tensor, garments: Tensor) -> Tensor:
-    """Lay garments on what is behind them, their small dark spots included."""
+    """Lay garments on what is behind them."""
+    return torch.lerp(behind, garments, cover(garments))
+
+
+def cover(garments: Tensor) -> Tensor:
+    """Where garments hide what is behind, 0..1, their small dark spots included."""
     cloth = (garments * 6).clamp(0, 1)
     grown = max_pool2d(cloth, 3, stride=1, padding=1)
-    whole = -max_pool2d(-grown, 3, stride=1, padding=1)
-    return torch.lerp(behind, garments, whole)
+    return -max_pool2d(-grown, 3, stride=1, padding=1)
 
 
 def to_bytes(pictures: Tensor) -> Tensor:

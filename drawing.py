@@ -94,10 +94,21 @@ def stripes(size: int, random: Generator) -> Tensor:
     return relight((1 + (hardness * waves).tanh()) / 2, random)
 
 
+def facets(size: int, random: Generator) -> Tensor:
+    """Make planes that meet at edges, as of boxes or crumpled paper."""
+    level = torch.zeros(size, SIDE, SIDE)
+    for _ in range(6):
+        turn = uniform(size, random, 0, 2 * math.pi)
+        side = turn.cos() * COLUMNS + turn.sin() * ROWS - uniform(size, random, -1, 1)
+        slope = uniform(size, random, -1, 1) * side
+        level = level + torch.where(side > 0, uniform(size, random, -1, 1) + slope, 0)
+    return stretch(level)
+
+
 def fill(size: int, random: Generator) -> Tensor:
     """Make any texture; some of them flat."""
     kinds = torch.stack(
-        [make(size, random) for make in (gradients, noise, noise, stripes)]
+        [make(size, random) for make in (gradients, noise, facets, noise, stripes)]
         + [torch.ones(size, SIDE, SIDE)]
     )
     choice = torch.randint(len(kinds), (size,), generator=random)
@@ -126,6 +137,25 @@ def blobs(size: int, random: Generator, radius: Tensor, reach: float = 0.25) -> 
     edge = torch.where(chance(size, random, 0.4), polygon, edge)
     distance = radius * edge - (right.square() + up.square()).sqrt()
     return (distance * SIDE / 2 + 0.5).clamp(0, 1)
+
+
+def vessels(size: int, random: Generator) -> Tensor:
+    """Draw bottles, cans, cups, boxes: shapes with an axis, wider here than there."""
+    turn = uniform(size, random, -0.5, 0.5) * math.pi
+    turn = torch.where(chance(size, random, 0.4), turn * 0.1, turn)
+    x, y = (uniform(size, random, -0.2, 0.2) for _ in "xy")
+    across, down = COLUMNS - x, ROWS - y
+    along = down * turn.cos() - across * turn.sin()
+    beside = across * turn.cos() + down * turn.sin()
+    long, wide = uniform(size, random, 0.4, 1), uniform(size, random, 0.15, 0.8)
+    width = torch.ones(size, 1, 1)
+    for _ in range(3):  # shoulders, necks, lips: each narrows one end, suddenly or not
+        start, depth = uniform(size, random, -1.2, 1), uniform(size, random, 0, 0.6)
+        slant = uniform(size, random, 1, 20)
+        narrowed = 1 - depth * torch.sigmoid(slant * (along / long - start))
+        width = torch.where(chance(size, random, 0.5), width * narrowed, width)
+    gap = torch.minimum(wide * width - beside.abs(), long - along.abs())
+    return (gap * SIDE / 2 + 0.5).clamp(0, 1)
 
 
 def curves(size: int, random: Generator) -> Tensor:

@@ -8,8 +8,9 @@ kind is drawn in code or cut from the training garments. Each takes as many garm
 pictures are wanted, float32 [N, 28, 28] in 0..1, and may leave them aside.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import accumulate, pairwise
+from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -36,7 +37,9 @@ from images import SIDE, WHITE
 LEAVES = 24  # shapes that cover one another
 CHUNK = 250  # pictures drawn at once, to bound memory
 
+Drawer = Callable[[int, Generator], Tensor]
 Maker = Callable[[Tensor, Generator], Tensor]
+Kind = TypeVar("Kind")
 
 
 def make_outliers(garments: Tensor, count: int, random: Generator) -> Tensor:
@@ -44,16 +47,20 @@ def make_outliers(garments: Tensor, count: int, random: Generator) -> Tensor:
 
     `garments` uint8 [N, 28, 28] are what some of them are cut from.
     """
-    weights = SHARES.values()
-    ends = [round(count * end / sum(weights)) for end in accumulate(weights)]
-    sizes = [end - start for start, end in pairwise([0, *ends])]
     pictures = [torch.empty(0, SIDE, SIDE)]
-    for make, size in zip(SHARES, sizes, strict=True):
-        for start in range(0, size, CHUNK):
-            part = (min(CHUNK, size - start),)
-            chosen = torch.randint(len(garments), part, generator=random)
-            pictures.append(make(garments[chosen].float() / WHITE, random))
+    for make, size in portion(SHARES, count):
+        chosen = torch.randint(len(garments), (size,), generator=random)
+        pictures.append(make(garments[chosen].float() / WHITE, random))
     return (torch.cat(pictures).clamp(0, 1) * WHITE).round().to(torch.uint8)
+
+
+def portion(shares: dict[Kind, int], count: int) -> Iterator[tuple[Kind, int]]:
+    """Split a count by shares, each kind's in sizes that bound memory."""
+    weights = shares.values()
+    ends = [round(count * end / sum(weights)) for end in accumulate(weights)]
+    for kind, (start, end) in zip(shares, pairwise([0, *ends]), strict=True):
+        for begin in range(start, end, CHUNK):
+            yield kind, min(CHUNK, end - begin)
 
 
 def plain(size: int, random: Generator) -> Tensor:
@@ -101,7 +108,12 @@ def compose(mask: Tensor, random: Generator) -> Tensor:
 
 
 def objects(size: int, random: Generator) -> Tensor:
-    """Make one to three things in a heap, some mirrored, some with a hole."""
+    """Make things of any shape."""
+    return compose(heaps(size, random), random)
+
+
+def heaps(size: int, random: Generator) -> Tensor:
+    """Draw one to three shapes in a heap, some mirrored, some with a hole."""
     radius = uniform(size, random, 0.3, 0.9)
     mask = blobs(size, random, radius)
     for share in (0.5, 0.3):
@@ -110,8 +122,7 @@ def objects(size: int, random: Generator) -> Tensor:
     hole = blobs(size, random, radius * uniform(size, random, 0.2, 0.9))
     mask = mask * (1 - hole * chance(size, random, 0.3))
     mirrored = torch.maximum(mask, mask.flip(2))
-    mask = torch.where(chance(size, random, 0.4), mirrored, mask)
-    return compose(mask, random)
+    return torch.where(chance(size, random, 0.4), mirrored, mask)
 
 
 def drawings(size: int, random: Generator) -> Tensor:
@@ -164,7 +175,7 @@ def magnified(garments: Tensor, random: Generator) -> Tensor:
     return grid_sample(garments[:, None], grid, align_corners=False)[:, 0]
 
 
-def _drawn(make: Callable[[int, Generator], Tensor]) -> Maker:
+def _drawn(make: Drawer) -> Maker:
     """Let a kind that needs no garments stand beside those that do."""
     return lambda garments, random: make(len(garments), random)
 

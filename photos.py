@@ -10,12 +10,12 @@ Training and evaluation read their photos here, all by way of `images`; no torch
 
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageEnhance
@@ -30,6 +30,8 @@ LIGHT = 0.3  # how far brightness, contrast and colour vary
 SCRAP_SHARES = 0.1, 0.45  # of the photo's sides
 GREY_SHARE = 0.5  # of the scraps, as plain grey pixels
 MAX_WORKERS = 16  # processes that look at photos
+
+Result = TypeVar("Result")
 
 # Folder names beside the classes' own, in the singular, and the classes that a garment
 # in such a folder may be.
@@ -94,10 +96,25 @@ def find_files(folder: Path) -> list[Path]:
 
 def look_at_all(files: Sequence[Path], views: int) -> Iterable[Looks | None]:
     """Look at each photo on all cores, with a progress bar."""
+    counted = range(len(files))
+    return on_all_cores(look, files, counted, repeat(views), what="photos", chunk=16)
+
+
+def on_all_cores(
+    task: Callable[..., Result],
+    first: Sequence[Any],
+    *columns: Iterable[Any],
+    what: str,
+    chunk: int = 1,
+) -> Iterable[Result]:
+    """Do a task for each row of the columns, in order, with a progress bar."""
+    if len(first) == 1:  # nothing to share out
+        yield from map(task, first, *columns)
+        return
     workers = min(os.cpu_count() or 1, MAX_WORKERS)
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        looks = pool.map(look, files, range(len(files)), repeat(views), chunksize=16)
-        yield from tqdm(looks, total=len(files), desc="photos", unit="photo")
+        done = pool.map(task, first, *columns, chunksize=chunk)
+        yield from tqdm(done, total=len(first), desc=what, unit="")
 
 
 def look(file: Path, seed: int, views: int) -> Looks | None:

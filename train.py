@@ -14,6 +14,7 @@ every choice. A run looks at the test pictures once, at the end.
 import argparse
 import ctypes
 import io
+import math
 import sys
 import time
 from pathlib import Path
@@ -25,18 +26,20 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 import artifact
-from augment import augment, roughen, wear
-from data import Data, get_data, targets_of
+from augment import augment
+from data import Data, Split, get_data, targets_of
 from model import FashionCNN
 from outliers import make_outliers
 from release import Facts, choose, release, report
+from scenes import see_garments, see_strangers
 
 # what an epoch shows: all garments once, and as a share of their number
-ROUGH_SHARE = 0.08  # garments as careless photos would show them
-WORN_SHARE = 0.08  # garments on a drawn person
-OUTLIER_SHARE = 0.2  # pictures that are none of the classes
+SCENE_SHARE = 0.14  # garments in drawn photos
+STRANGE_SCENE_SHARE = 0.08  # other things in drawn photos
+OUTLIER_SHARE = 0.14  # other pictures that are none of the classes
 PHOTO_VIEWS = 8  # of each photo, if there are photos
 SCRAP_VIEWS = 1
+SCENE_EPOCHS = 4  # worth of scenes is drawn; a short run draws less
 CLEAN_SHARE = 0.1  # of the epochs, the last ones, in which nothing is erased
 # optimisation: AdamW (arXiv 1711.05101), one cycle (arXiv 1708.07120)
 EPOCHS = 45
@@ -50,11 +53,12 @@ AVERAGE_EVERY = 4  # steps
 AVERAGE_SHARE = 0.03  # of the run: how far the weights' moving average looks back
 BAR_EVERY = 20  # steps, between two looks at the loss
 RECORDED = (  # settings that `model.json` tells
-    "ROUGH_SHARE",
-    "WORN_SHARE",
+    "SCENE_SHARE",
+    "STRANGE_SCENE_SHARE",
     "OUTLIER_SHARE",
     "PHOTO_VIEWS",
     "SCRAP_VIEWS",
+    "SCENE_EPOCHS",
     "CLEAN_SHARE",
     "BATCH_SIZE",
     "LEARNING_RATE",
@@ -66,6 +70,13 @@ RECORDED = (  # settings that `model.json` tells
 )
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+class Scenes(NamedTuple):
+    """What drawn photos show, made once a run."""
+
+    garments: Split
+    strangers: Tensor  # uint8 [N, 28, 28]
 
 
 class Parts(NamedTuple):
@@ -118,7 +129,8 @@ def train(
     Returns the averaged network and the seconds of all sittings together.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    steps = len(mix(data, Generator())[0]) // BATCH_SIZE
+    scenes = draw_scenes(data.train, epochs, seed)
+    steps = len(mix(data, scenes, Generator())[0]) // BATCH_SIZE
     parts = build(seed, epochs * steps, device)
     run = {"epochs": epochs, "seed": seed, "data": data.fingerprint}
     done, before = load_checkpoint(checkpoint, parts, run) if resume else (0, 0.0)
@@ -126,7 +138,7 @@ def train(
     with tqdm(total=epochs * steps, initial=done * steps, unit="step") as bar:
         for epoch in range(done, epochs):
             random = Generator().manual_seed(seed * 10_000 + epoch)
-            pixels, targets = mix(data, random)
+            pixels, targets = mix(data, scenes, random)
             erasing = epoch < (1 - CLEAN_SHARE) * epochs
             pixels = augment(pixels, random, erasing)
             loss = train_epoch(parts, pixels, targets, random, bar)
@@ -141,26 +153,32 @@ def train(
     return cast("FashionCNN", parts.average.module.cpu()), seconds
 
 
-def mix(data: Data, random: Generator) -> tuple[Tensor, Tensor]:
+def draw_scenes(garments: Split, epochs: int, seed: int) -> Scenes:
+    """Draw the photos that a run's epochs choose from."""
+    count = len(garments.labels)
+    times = min(SCENE_EPOCHS, epochs / 10)
+    chosen = torch.randperm(count, generator=Generator().manual_seed(seed))
+    chosen = chosen[: math.ceil(times * SCENE_SHARE * count)]
+    shown = Split(garments.pixels[chosen], garments.labels[chosen])
+    strangers = see_strangers(math.ceil(times * STRANGE_SCENE_SHARE * count), seed)
+    return Scenes(shown._replace(pixels=see_garments(*shown, seed)), strangers)
+
+
+def mix(data: Data, scenes: Scenes, random: Generator) -> tuple[Tensor, Tensor]:
     """Lay out what one epoch shows: uint8 [N, 28, 28], targets bool [N, classes + 1].
 
-    Each part is drawn anew: which garments are roughened and worn, which views of
-    the photos are seen, which outliers are made up.
+    Each part is drawn anew: which scenes and views of photos are seen, which
+    outliers are made up.
     """
     garments, classes = data.train, len(data.classes)
     count = len(garments.labels)
-    rough, worn = (
-        torch.randperm(count, generator=random)[: round(share * count)]
-        for share in (ROUGH_SHARE, WORN_SHARE)
-    )
-    labels = torch.cat([garments.labels, garments.labels[rough], garments.labels[worn]])
-    pixels = [
-        garments.pixels,
-        roughen(garments.pixels[rough], random),
-        wear(garments.pixels[worn], garments.labels[worn], random),
-    ]
+    posed = pick(scenes.garments.labels, SCENE_SHARE * count, random)
+    labels = torch.cat([garments.labels, scenes.garments.labels[posed]])
+    pixels = [garments.pixels, scenes.garments.pixels[posed]]
     targets = [targets_of(labels, classes)]
+    strange = pick(scenes.strangers, STRANGE_SCENE_SHARE * count, random)
     strangers = [
+        scenes.strangers[strange],
         make_outliers(garments.pixels, round(OUTLIER_SHARE * count), random),
         *data.outliers.values(),
     ]
@@ -175,6 +193,11 @@ def mix(data: Data, random: Generator) -> tuple[Tensor, Tensor]:
     return torch.cat([*pixels, unknown]), torch.cat(
         [*targets, targets_of(labels, classes)]
     )
+
+
+def pick(choices: Tensor, count: float, random: Generator) -> Tensor:
+    """Choose rows at random, each as often as chance will have it: int64 [count]."""
+    return torch.randint(len(choices), (round(count),), generator=random)
 
 
 def draw(views: Tensor, count: int, random: Generator) -> Tensor:

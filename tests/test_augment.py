@@ -56,15 +56,6 @@ def test_erase_leaves_most_of_a_picture(pixels: Tensor) -> None:
     assert changed.max() < 0.3
 
 
-def test_roughen_varies_and_keeps_the_garment(pixels: Tensor) -> None:
-    after = augment.roughen(pixels, random())
-    assert after.shape == pixels.shape
-    assert after.dtype == torch.uint8
-    assert (after == augment.roughen(pixels, random())).all()
-    before, shown = (part.float().mean(0).flatten() for part in (pixels, after))
-    assert torch.corrcoef(torch.stack([before, shown]))[0, 1] > 0.8
-
-
 def test_wear_draws_a_body_about_clothes(pixels: Tensor) -> None:
     """Of T-shirts the top rows, above the collar, then show heads."""
     labels = torch.zeros(len(pixels), dtype=torch.int64)

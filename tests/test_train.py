@@ -78,7 +78,8 @@ def test_training_lowers_the_loss(data: Data) -> None:
     parts = train.build(1, 100, torch.device("cpu"))
     random = torch.Generator().manual_seed(1)
     with tqdm(disable=True) as bar:
-        lesson = train.mix(data, random)
+        scenes = train.draw_scenes(data.train, EPOCHS, seed=1)
+        lesson = train.mix(data, scenes, random)
         losses = [train.train_epoch(parts, *lesson, random, bar) for _ in range(8)]
     assert losses[-1] < 0.8 * losses[0]
 
@@ -135,11 +136,14 @@ def test_loss_asks_for_one_of_the_classes_allowed() -> None:
 
 
 def test_an_epoch_shows_each_garment_and_strangers(data: Data) -> None:
-    pixels, targets = train.mix(data, torch.Generator().manual_seed(1))
+    scenes = train.draw_scenes(data.train, EPOCHS, seed=1)
+    pixels, targets = train.mix(data, scenes, torch.Generator().manual_seed(1))
     assert len(pixels) == len(targets)
     assert (pixels[: len(data.train.labels)] == data.train.pixels).all()
     assert (targets.sum(1) == 1).all()
-    assert targets[:, -1].sum() == round(train.OUTLIER_SHARE * len(data.train.labels))
+    count = len(data.train.labels)
+    drawn = round(train.STRANGE_SCENE_SHARE * count)
+    assert targets[:, -1].sum() == drawn + round(train.OUTLIER_SHARE * count)
 
 
 def test_photos_and_outliers_are_shown_too(
@@ -155,7 +159,8 @@ def test_photos_and_outliers_are_shown_too(
     plain = data_room.get_data(folder)
     data = data_room.get_data(folder, tmp_path / "photos", [tmp_path / "digits.npz"])
     assert data.fingerprint != plain.fingerprint
-    shown = [train.mix(part, torch.Generator())[1] for part in (plain, data)]
+    scenes = train.draw_scenes(data.train, EPOCHS, seed=1)
+    shown = [train.mix(part, scenes, torch.Generator())[1] for part in (plain, data)]
     more = [int(s[:, -1].sum()) for s in shown]
     shoes = shown[1][:, [5, 7, 9]].all(1).sum()
     photos = data.photos
