@@ -3,31 +3,37 @@
     python predict_test.py                              a picture that comes along
     python predict_test.py shirt.jpg photos/            files and folders
     cat shirt.jpg | python predict_test.py -            standard input
-    python predict_test.py shirt.jpg --url http://example.com
+    python predict_test.py shirt.jpg --url http://example.com --key KEY
+    python predict_test.py photos/ --batch              32 pictures a request
+    python predict_test.py photos/ --json               whole answers, one a line
 
-Exits with 1, and one line that says why, if a picture got no class.
+Exits with 1, and one line that says why, if a picture got no class. The key may also
+stand in the environment, as `API_KEY`.
 """
 
 import argparse
+import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import requests
 
 URL = "http://localhost:9696"
-TIMEOUT = 30  # seconds for one picture
+TIMEOUT = 30  # seconds for one request
+BATCH_SIZE = 32  # pictures of a request with --batch
 SAMPLE = Path(__file__).resolve().parent / "static" / "pictures" / "ankle-boot.png"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 STANDARD_INPUT = Path("-")
 
 
-class PredictError(Exception):
-    """A picture that got no class; the message says why, in one line."""
+Answer = dict[str, Any]  # with "class", or of a picture that got none with "code"
 
 
-class ServiceError(PredictError):
-    """No service that could answer: there is no use in sending the next picture."""
+class ServiceError(Exception):
+    """No service that could answer; the message says why, in one line."""
 
 
 def expand(paths: list[Path]) -> Iterator[Path]:
@@ -42,18 +48,27 @@ def expand(paths: list[Path]) -> Iterator[Path]:
 
 def read(path: Path) -> bytes:
     """Return the bytes of a file, or of standard input for "-"."""
-    if path == STANDARD_INPUT:
-        return sys.stdin.buffer.read()
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise PredictError(f"{path}: {error.strerror}") from error
+    return sys.stdin.buffer.read() if path == STANDARD_INPUT else path.read_bytes()
 
 
-def predict(session: requests.Session, url: str, picture: bytes) -> dict[str, object]:
-    """Ask the service for one picture's class. Raises `PredictError`."""
+def predict(session: requests.Session, url: str, pictures: list[bytes]) -> list[Answer]:
+    """Ask the service for the class of each picture: answers, or errors in their place.
+
+    Raises `ServiceError` if there is no service that could.
+    """
+    if len(pictures) == 1:
+        return [post(session, url, data=pictures[0])]
+    files = [("image", (str(index), data)) for index, data in enumerate(pictures)]
+    answer = post(session, url, files=files)
+    if "predictions" not in answer:  # too much for one request
+        return [answer] * len(pictures)
+    return [entry.get("error", entry) for entry in answer["predictions"]]
+
+
+def post(session: requests.Session, url: str, **body: Any) -> Answer:
+    """Send one request; return its answer, or the problem it got for one picture."""
     try:
-        response = session.post(f"{url}/predict", data=picture, timeout=TIMEOUT)
+        response = session.post(f"{url}/predict", timeout=TIMEOUT, **body)
     except requests.ConnectionError as error:
         raise ServiceError(f"no service answers at {url}: is it running?") from error
     except requests.RequestException as error:
@@ -62,13 +77,24 @@ def predict(session: requests.Session, url: str, picture: bytes) -> dict[str, ob
         answer = response.json()
     except requests.JSONDecodeError:
         answer = None
-    if isinstance(answer, dict) and response.ok and "class" in answer:
+    if isinstance(answer, dict) and {"class", "predictions", "code"} & set(answer):
+        if answer.get("code") == "unauthorized":
+            raise ServiceError(f"{url} wants a key: {answer.get('detail')}")
         return answer
-    if isinstance(answer, dict) and "code" in answer:
-        code, detail = answer["code"], answer.get("detail")
-        raise PredictError(f"{response.status_code} {code}: {detail}")
     status = f"{response.status_code} {response.reason}"
     raise ServiceError(f"{url} answers {status}, not as our service")
+
+
+def show(path: Path, answer: Answer, width: int, as_json: bool) -> bool:
+    """Print one picture's answer; tell whether it got a class."""
+    if as_json:
+        print(json.dumps({"picture": str(path), **answer}))
+    elif "class" in answer:
+        print(f"{path!s:{width}}  {answer['class']:12} {answer['probability']:7.2%}")
+    else:
+        why = f"{answer.get('status')} {answer['code']}: {answer.get('detail')}"
+        print(f"{path!s:{width}}  {why}", file=sys.stderr)
+    return "class" in answer
 
 
 def parse_options() -> argparse.Namespace:
@@ -85,33 +111,43 @@ def parse_options() -> argparse.Namespace:
         help="a file, a folder or - for standard input (a picture that comes along)",
     )
     parser.add_argument("--url", default=URL, help=f"where the service is ({URL})")
+    parser.add_argument("--key", help="if the service wants one (API_KEY of the shell)")
+    parser.add_argument(
+        "--batch",
+        dest="size",
+        action="store_const",
+        const=BATCH_SIZE,
+        default=1,
+        help=f"send {BATCH_SIZE} pictures in a request, not one",
+    )
+    parser.add_argument("--json", action="store_true", help="print whole answers")
     return parser.parse_args()
 
 
 def main() -> int:
     """Print a line a picture; return how the process should exit."""
     options = parse_options()
-    pictures = list(expand(options.pictures))
-    if not pictures:
+    paths = list(expand(options.pictures))
+    if not paths:
         print("predict_test: no pictures there", file=sys.stderr)
         return 1
-    width = max(len(str(path)) for path in pictures)
-    failed = False
+    width = max(len(str(path)) for path in paths)
+    named = True
     with requests.Session() as session:
-        for path in pictures:
+        key = options.key or os.environ.get("API_KEY")
+        session.headers.update({"X-API-Key": key} if key else {})
+        for start in range(0, len(paths), options.size):
+            batch = paths[start : start + options.size]
             try:
-                answer = predict(session, options.url.rstrip("/"), read(path))
-            except ServiceError as error:
+                answers = predict(
+                    session, options.url.rstrip("/"), list(map(read, batch))
+                )
+            except (OSError, ServiceError) as error:
                 print(f"predict_test: {error}", file=sys.stderr)
                 return 1
-            except PredictError as error:
-                failed = True
-                print(f"{path!s:{width}}  {error}", file=sys.stderr)
-                continue
-            print(
-                f"{path!s:{width}}  {answer['class']:12} {answer['probability']:7.2%}"
-            )
-    return int(failed)
+            for path, answer in zip(batch, answers, strict=True):
+                named &= show(path, answer, width, options.json)
+    return int(not named)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """`python predict_test.py`, as people run it."""
 
+import json
+import re
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -7,7 +9,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from conftest import ROOT, Server
+from conftest import GUNICORN, ROOT, Server, serve
 
 PICTURES = ROOT / "static" / "pictures"
 
@@ -34,6 +36,36 @@ def test_it_sends_files_and_folders(gunicorn: Server) -> None:
     done = predict_test(PICTURES / "bag.png", PICTURES, "--url", gunicorn.url + "/")
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 1 + len(list(PICTURES.glob("*.*g")))
+
+
+def test_a_batch_prints_what_single_requests_print(gunicorn: Server) -> None:
+    """More pictures than one request takes, one of them broken."""
+    arguments = [*[PICTURES] * 3, __file__, *[PICTURES] * 2, "--url", gunicorn.url]
+    one_by_one, batches = predict_test(*arguments), predict_test(*arguments, "--batch")
+    assert batches.stdout == one_by_one.stdout
+    assert batches.stderr == one_by_one.stderr
+    assert b"415 unsupported_image" in batches.stderr
+    assert len(batches.stdout.splitlines()) > 32
+
+
+def test_json_prints_whole_answers(gunicorn: Server) -> None:
+    done = predict_test(PICTURES / "bag.png", __file__, "--json", "--url", gunicorn.url)
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first["picture"] == str(PICTURES / "bag.png")
+    assert sum(first["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+    assert second["code"] == "unsupported_image"
+    assert done.returncode == 1
+
+
+def test_it_bears_a_key(tmp_path: Path) -> None:
+    with serve(GUNICORN, tmp_path / "log", FLASK_API_KEY="one,two") as server:
+        without = predict_test("--url", server.url)
+        assert without.returncode == 1
+        assert b"wants a key" in without.stderr
+        assert len(without.stderr.splitlines()) == 1
+        for key in ("one", "two"):
+            assert predict_test("--url", server.url, "--key", key).returncode == 0
+    assert not re.search(r"\b(one|two)\b", (tmp_path / "log").read_text())
 
 
 def test_it_sends_standard_input(gunicorn: Server, boot: bytes) -> None:
