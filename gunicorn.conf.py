@@ -10,8 +10,10 @@ import ctypes
 import multiprocessing
 import os
 import select
+import shutil
 import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from classifier import Classifier
 
 STAY_MILLISECONDS = 2  # with a connection after its answer, for the next request
 YIELD_SECONDS = 0.0005  # before a busy worker reaches for a new connection
+METRICS = "PROMETHEUS_MULTIPROC_DIR"  # where workers count together
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 
 
@@ -79,6 +82,20 @@ def on_starting(server: object) -> None:
         verify()
     except (settings.SettingError, artifact.ArtifactError) as error:
         sys.exit(f"gunicorn: {error}")
+    os.environ[METRICS] = tempfile.mkdtemp(prefix="fashion-metrics-")
+
+
+def child_exit(server: object, worker: Worker) -> None:
+    """Forget what a dead worker reported of its own, and keep what it counted."""
+    # at the top it would be imported before the folder is known, and count apart
+    from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def on_exit(server: object) -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(os.environ[METRICS], ignore_errors=True)
 
 
 def on_reload(server: object) -> None:

@@ -2,14 +2,17 @@
 
     gunicorn --bind 0.0.0.0:9696 predict:app
     waitress-serve --listen=127.0.0.1:9696 predict:app
-    python predict.py           (waitress on localhost: Windows, a quick look)
+    python predict.py               waitress on localhost: Windows, a quick look
+    python predict.py shirt.jpg     no service, just the answer
 
 Then `curl --data-binary @static/pictures/ankle-boot.png localhost:9696/predict`.
 """
 
+import argparse
 import base64
 import binascii
 import hashlib
+import hmac
 import io
 import json
 import re
@@ -17,11 +20,17 @@ import secrets
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flask import Flask, Response, g, request
-from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    MethodNotAllowed,
+    Unauthorized,
+)
 from werkzeug.formparser import FormDataParser
 
 import artifact
@@ -38,6 +47,7 @@ LISTEN = "127.0.0.1:9696"  # of `python predict.py`
 # code: status, title. The codes are stable; details are for people.
 PROBLEMS = {
     "bad_request": (400, "Bad request"),
+    "unauthorized": (401, "Unauthorized"),
     "not_found": (404, "Not found"),
     "method_not_allowed": (405, "Method not allowed"),
     "too_large": (413, "Too large"),
@@ -46,6 +56,9 @@ PROBLEMS = {
     "unknown_class": (422, "Unknown class"),
     "internal_error": (500, "Internal error"),
 }
+
+OPEN_ENDPOINTS = {"ping", "static"}  # for which nobody needs a key
+ROUTINE_ROUTES = {"/ping", "/metrics"}  # that are asked for all the time
 
 Picture = bytes | Pixels | ImageError  # encoded, ready for the network, or unreadable
 Json = dict[str, Any]
@@ -56,12 +69,16 @@ def start() -> tuple[Flask, Classifier]:
     app = Flask(__name__)
     try:
         app.config.update(settings.read())
-        return app, Classifier(artifact.load(app.config["MODEL_URI"]))
+        classifier = Classifier(artifact.load(app.config["MODEL_URI"]))
     except (settings.SettingError, artifact.ArtifactError) as error:
         sys.exit(f"predict: {error}")
+    observe.MODEL.labels(classifier.name, classifier.version).set(1)
+    return app, classifier
 
 
 app, classifier = start()
+folder = app.config["PREDICTION_LOG"]
+record = observe.Record(folder) if folder else None
 network = threading.Lock()  # threads hold connections, one at a time works
 
 
@@ -71,19 +88,22 @@ def ping() -> Response:
     return Response("PONG", mimetype="text/plain")
 
 
+@app.get("/metrics")
+def metrics() -> Response:
+    """Give Prometheus the figures of all workers."""
+    figures, kind = observe.exposition()
+    return Response(figures, content_type=kind)
+
+
 @app.post("/predict")
 def predict() -> Response:
     """Classify one picture, or several in one pass, however they are sent."""
     pictures, is_batch = read_pictures()
     with network:
         answers = classify(pictures)
-    for picture, answer in zip(pictures, answers, strict=True):
-        log_prediction(picture, answer)
-    if is_batch:
-        return respond({"predictions": answers, "model": model()})
-    if "error" in answers[0]:
-        return problem(answers[0]["error"])
-    return respond({**answers[0], "model": model()})
+    g.predictions = pictures, answers
+    body = body_of(answers, is_batch)
+    return respond(body) if "model" in body else problem(body)
 
 
 def read_pictures() -> tuple[list[Picture], bool]:
@@ -187,13 +207,19 @@ def classify(pictures: list[Picture]) -> list[Json]:
     """Answer each picture, all in one pass; a bad one costs only itself."""
     decoded = [decode(picture) for picture in pictures]
     good = [pixels for pixels in decoded if not isinstance(pixels, ImageError)]
-    predictions = iter(classifier.classify(np.stack(good)) if good else ())
+    predictions = iter(infer(np.stack(good)) if good else ())
     return [
         {"error": describe(pixels.code, str(pixels))}
         if isinstance(pixels, ImageError)
         else answer(next(predictions))
         for pixels in decoded
     ]
+
+
+def infer(pixels: Pixels) -> list[Prediction]:
+    """Run the network on uint8 [N, 28, 28], by the clock."""
+    with observe.INFERENCE.time():
+        return classifier.classify(pixels)
 
 
 def decode(picture: Picture) -> Pixels | ImageError:
@@ -227,9 +253,12 @@ def answer(prediction: Prediction) -> Json:
     }
 
 
-def model() -> Json:
-    """Name the model that answered."""
-    return {"name": classifier.name, "version": classifier.version}
+def body_of(answers: list[Json], is_batch: bool) -> Json:
+    """Put answers and the model that gave them together, or one picture's problem."""
+    model = {"name": classifier.name, "version": classifier.version}
+    if is_batch:
+        return {"predictions": answers, "model": model}
+    return answers[0].get("error") or answers[0] | {"model": model}
 
 
 def describe(code: str, detail: str) -> Json:
@@ -268,6 +297,8 @@ def refuse(error: HTTPException) -> Response:
         detail = f"at most {megabytes:g} MB and {MAX_PICTURES} pictures in one request"
     response = problem(describe(code, detail))
     response.headers.extend({k: v for k, v in error.get_headers() if k == "Allow"})
+    if code == "unauthorized":
+        response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 
@@ -280,29 +311,92 @@ def take_request_id() -> None:
     g.started = time.perf_counter()
 
 
+@app.before_request
+def demand_key() -> None:
+    """Let nobody in without one of the keys, if there are any."""
+    keys = app.config["API_KEY"]
+    if keys is None or request.endpoint in OPEN_ENDPOINTS:
+        return
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    bearer = token.strip() if scheme.lower() == "bearer" else ""
+    sent = (request.headers.get("X-API-Key") or bearer).encode()
+    if not sum(hmac.compare_digest(sent, key) for key in keys):  # compares them all
+        raise Unauthorized("send a key: X-API-Key: KEY or Authorization: Bearer KEY")
+
+
 @app.after_request
-def return_request_id(response: Response) -> Response:
-    """Echo the request's id."""
+def tell(response: Response) -> Response:
+    """Echo the request's id; count and log the answer."""
     response.headers["X-Request-ID"] = g.request_id
+    seconds = time.perf_counter() - g.started
+    route = request.url_rule.rule if request.url_rule else "none"
+    pictures, answers = g.get("predictions", ([], []))
+    observe.count_request(route, response.status_code, seconds)
+    observe.count_predictions(answer.get("error", answer) for answer in answers)
+    level = observe.level_of(response.status_code, route in ROUTINE_ROUTES)
+    is_logged = level >= app.config["LOG_LEVEL"]
+    if not is_logged and not (record and pictures):
+        return response
+    lines = [summarise(p, a) for p, a in zip(pictures, answers, strict=True)]
+    request_line = {
+        "request_id": g.request_id,
+        "method": request.method,
+        "route": route,
+        "status": response.status_code,
+        "milliseconds": round(seconds * 1000, 3),
+        "version": classifier.version,
+    }
+    if is_logged:
+        observe.write_line(level, request_line | {"predictions": lines})
+    if record:
+        for line in lines:
+            record.write(
+                {"request_id": g.request_id, **line, "version": classifier.version}
+            )
     return response
 
 
-def log_prediction(picture: Picture, answer: Json) -> None:
-    """Leave one line about what was asked and answered, without the picture."""
+def summarise(picture: Picture, answer: Json) -> Json:
+    """Tell what was asked and answered of one picture, without the picture."""
     data = b"" if isinstance(picture, ImageError) else bytes(picture)
     outcome = answer.get("error", answer)
-    observe.log_prediction(
-        request_id=g.request_id,
-        sha256=hashlib.sha256(data).hexdigest() if data else None,
-        bytes=len(data),
+    return {
+        "sha256": hashlib.sha256(data).hexdigest() if data else None,
+        "bytes": len(data),
         **{k: outcome[k] for k in ("class", "probability", "code") if k in outcome},
-        unknown_score=outcome.get("unknown_score"),
-        milliseconds=round((time.perf_counter() - g.started) * 1000, 3),
-        version=classifier.version,
+        "unknown_score": outcome.get("unknown_score"),
+    }
+
+
+def answer_files(paths: list[Path]) -> int:
+    """Print what the service would answer; return how the process should exit."""
+    try:
+        answers = classify([path.read_bytes() for path in paths])
+    except OSError as error:
+        sys.exit(f"predict: {error}")
+    print(json.dumps(body_of(answers, is_batch=len(paths) > 1), indent=4))  # noqa: T201
+    return int(any("error" in answer for answer in answers))
+
+
+def parse_options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument(
+        "pictures",
+        nargs="*",
+        type=Path,
+        metavar="PICTURE",
+        help="a file to answer at once (none: serve)",
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
+    options = parse_options()
+    if options.pictures:
+        sys.exit(answer_files(options.pictures))
     import waitress
 
     try:

@@ -4,12 +4,15 @@ gunicorn's master checks them before it forks, the app reads them after: one blo
 serves both. A wrong or empty value stops the start with one line.
 """
 
+import os
 from collections.abc import Callable
+from logging import DEBUG, ERROR, INFO, WARNING
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import Config
 
+LEVELS = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR}
 HERE = Path(__file__).resolve().parent
 
 
@@ -31,20 +34,61 @@ def positive(value: str) -> int:
     return int(value)
 
 
-# name without FLASK_: default, check
-SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "MODEL_URI": (str(HERE / "model.bin"), text),  # path of the model
-    "MAX_CONTENT_LENGTH": (str(32 * 1024**2), positive),  # bytes of a request's body
+def level(value: str) -> int:
+    """Accept the name of a log level."""
+    if value.lower() not in LEVELS:
+        raise ValueError(f"is none of {', '.join(LEVELS)}")
+    return LEVELS[value.lower()]
+
+
+def folder(value: str) -> Path:
+    """Accept a folder that can be written to, and make it if need be."""
+    path = Path(text(value))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot be made: {error.strerror}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ValueError("cannot be written to")
+    return path
+
+
+def keys(value: str) -> list[bytes]:
+    """Accept keys, parted by commas, each of characters that a header may bear."""
+    found = [key.strip() for key in value.split(",")]
+    if not all(key.isascii() and key.isprintable() and key for key in found):
+        raise ValueError("holds an empty key or one that no header can bear")
+    return [key.encode() for key in found]
+
+
+class Setting(NamedTuple):
+    """One setting: None stands for a setting that may be left unset."""
+
+    default: str | None
+    check: Callable[[str], Any]
+    is_secret: bool = False
+
+
+SETTINGS = {  # by name, without FLASK_
+    "MODEL_URI": Setting(str(HERE / "model.bin"), text),  # path of the model
+    "MAX_CONTENT_LENGTH": Setting(str(32 * 1024**2), positive),  # bytes of a body
+    "API_KEY": Setting(None, keys, is_secret=True),  # that requests must bear
+    "LOG_LEVEL": Setting("info", level),  # of lines on standard output
+    "PREDICTION_LOG": Setting(None, folder),  # that keeps a record of predictions
 }
 
 
 def read() -> dict[str, Any]:
     """Return every setting by name, converted. Raises `SettingError`."""
-    config = Config(HERE, {name: default for name, (default, _) in SETTINGS.items()})
+    config = Config(HERE, {name: s.default for name, s in SETTINGS.items()})
     config.from_prefixed_env(loads=str)  # the default would parse values as JSON
-    for name, (_, check) in SETTINGS.items():
+    for name, setting in SETTINGS.items():
+        value = config[name]
+        if value is None:
+            continue
         try:
-            config[name] = check(config[name])
+            config[name] = setting.check(value)
         except ValueError as error:
-            raise SettingError(f"FLASK_{name}={config[name]!r} {error}") from error
+            shown = "" if setting.is_secret else f"={value!r}"
+            raise SettingError(f"FLASK_{name}{shown} {error}") from error
     return dict(config)

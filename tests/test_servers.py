@@ -132,18 +132,22 @@ def ask_often(url: str, boot: bytes) -> list[float]:
     return seconds
 
 
-def test_one_log_line_a_prediction(gunicorn: Server, boot: bytes) -> None:
+def test_one_log_line_a_request(gunicorn: Server, boot: bytes) -> None:
     headers = {"X-Request-ID": "find-me"}
     requests.post(f"{gunicorn.url}/predict", data=boot, headers=headers, timeout=5)
     lines = [x for x in gunicorn.log.read_text().splitlines() if "find-me" in x]
     assert len(lines) == 1
     line = json.loads(lines[0])
-    assert line["class"] == "Ankle boot"
-    assert line["bytes"] == len(boot)
-    assert len(line["sha256"]) == 64
+    assert line["level"] == "info"
+    assert (line["method"], line["route"], line["status"]) == ("POST", "/predict", 200)
     assert line["milliseconds"] > 0
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", line["time"])
-    assert {"request_id", "probability", "version"} <= set(line)
+    assert {"request_id", "version"} <= set(line)
+    (prediction,) = line["predictions"]
+    assert prediction["class"] == "Ankle boot"
+    assert prediction["bytes"] == len(boot)
+    assert len(prediction["sha256"]) == 64
+    assert {"probability", "unknown_score"} <= set(prediction)
 
 
 def broken_models() -> dict[str, bytes | None]:

@@ -1,5 +1,7 @@
 """Settings come from the environment, checked."""
 
+from pathlib import Path
+
 import pytest
 
 import settings
@@ -27,6 +29,9 @@ def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MAX_CONTENT_LENGTH", "-1"),
         ("MAX_CONTENT_LENGTH", "32MB"),
         ("MAX_CONTENT_LENGTH", "null"),
+        ("LOG_LEVEL", "loud"),
+        ("PREDICTION_LOG", ""),
+        ("PREDICTION_LOG", "/dev/null/record"),
     ],
 )
 def test_a_wrong_value_is_named(
@@ -35,3 +40,22 @@ def test_a_wrong_value_is_named(
     monkeypatch.setenv(f"FLASK_{name}", value)
     with pytest.raises(settings.SettingError, match=f"FLASK_{name}='{value}'"):
         settings.read()
+
+
+@pytest.mark.parametrize("value", ["", "one,,two", "one,", "\x7f", "schlüssel"])
+def test_a_wrong_key_is_not_shown(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("FLASK_API_KEY", value)
+    with pytest.raises(settings.SettingError, match=r"^FLASK_API_KEY holds an empty"):
+        settings.read()
+
+
+def test_keys_are_split_and_stay_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASK_API_KEY", "123, null")
+    assert settings.read()["API_KEY"] == [b"123", b"null"]
+
+
+def test_the_folder_of_the_record_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FLASK_PREDICTION_LOG", str(tmp_path / "a" / "b"))
+    assert settings.read()["PREDICTION_LOG"].is_dir()
