@@ -57,6 +57,12 @@ def boot() -> bytes:
 
 
 @pytest.fixture(scope="session")
+def cat() -> bytes:
+    """A picture that is none of the classes."""
+    return (ROOT / "static" / "pictures" / "cat.gif").read_bytes()
+
+
+@pytest.fixture(scope="session")
 def classifier() -> Classifier:
     return Classifier(artifact.load(str(ROOT / "model.bin")))
 

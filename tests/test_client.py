@@ -34,7 +34,8 @@ def test_it_sends_a_picture_of_its_own(gunicorn: Server) -> None:
 
 def test_it_sends_files_and_folders(gunicorn: Server) -> None:
     done = predict_test(PICTURES / "bag.png", PICTURES, "--url", gunicorn.url + "/")
-    assert done.returncode == 0
+    assert done.returncode == 1
+    assert b"cat.gif" in done.stderr
     assert len(done.stdout.splitlines()) == 1 + len(list(PICTURES.glob("*.*g")))
 
 
