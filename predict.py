@@ -59,6 +59,8 @@ PROBLEMS = {
 
 OPEN_ENDPOINTS = {"ping", "static"}  # for which nobody needs a key
 ROUTINE_ROUTES = {"/ping", "/metrics"}  # that are asked for all the time
+# of the query parameter `explain`, in any case
+SWITCH = {"true": True, "1": True, "false": False, "0": False}
 
 Picture = bytes | Pixels | ImageError  # encoded, ready for the network, or unreadable
 Json = dict[str, Any]
@@ -99,8 +101,9 @@ def metrics() -> Response:
 def predict() -> Response:
     """Classify one picture, or several in one pass, however they are sent."""
     pictures, is_batch = read_pictures()
+    explain = read_explain()
     with network:
-        answers = classify(pictures)
+        answers = classify(pictures, explain=explain)
     g.predictions = pictures, answers
     body = body_of(answers, is_batch)
     return respond(body) if "model" in body else problem(body)
@@ -129,6 +132,16 @@ def read_pictures() -> tuple[list[Picture], bool]:
     if len(pictures) > MAX_PICTURES:
         raise TooLargeError(f"at most {MAX_PICTURES} pictures in one request")
     return pictures, is_batch
+
+
+def read_explain() -> bool:
+    """Tell whether the answer is to show what the network saw, and where."""
+    if not request.query_string:  # nearly always, and parsing nothing takes time too
+        return False
+    text = request.args.get("explain", "false")
+    if text.lower() not in SWITCH:
+        raise BadRequest(f"explain must be true or false, not {text!r}")
+    return SWITCH[text.lower()]
 
 
 def read_body() -> bytes:
@@ -203,23 +216,23 @@ def from_numbers(values: list[Any]) -> Pixels:
     return levels.astype(np.float64).round().astype(np.uint8)
 
 
-def classify(pictures: list[Picture]) -> list[Json]:
+def classify(pictures: list[Picture], *, explain: bool = False) -> list[Json]:
     """Answer each picture, all in one pass; a bad one costs only itself."""
     decoded = [decode(picture) for picture in pictures]
     good = [pixels for pixels in decoded if not isinstance(pixels, ImageError)]
-    predictions = iter(infer(np.stack(good)) if good else ())
+    predictions = iter(infer(np.stack(good), explain=explain) if good else ())
     return [
         {"error": describe(pixels.code, str(pixels))}
         if isinstance(pixels, ImageError)
-        else answer(next(predictions))
+        else answer(next(predictions), pixels)
         for pixels in decoded
     ]
 
 
-def infer(pixels: Pixels) -> list[Prediction]:
+def infer(pixels: Pixels, *, explain: bool) -> list[Prediction]:
     """Run the network on uint8 [N, 28, 28], by the clock."""
     with observe.INFERENCE.time():
-        return classifier.classify(pixels)
+        return classifier.classify(pixels, explain=explain)
 
 
 def decode(picture: Picture) -> Pixels | ImageError:
@@ -232,7 +245,7 @@ def decode(picture: Picture) -> Pixels | ImageError:
         return error
 
 
-def answer(prediction: Prediction) -> Json:
+def answer(prediction: Prediction, pixels: Pixels) -> Json:
     """Put a prediction in the words of the contract."""
     if prediction.is_unknown:
         detail = f"none of the classes; the nearest is {prediction.label}"
@@ -242,6 +255,7 @@ def answer(prediction: Prediction) -> Json:
                 "unknown_score": prediction.unknown_score,
                 "unknown_threshold": classifier.unknown_threshold,
                 "nearest": prediction.probabilities,
+                **explanation(prediction, pixels),
             }
         }
     return {
@@ -250,6 +264,23 @@ def answer(prediction: Prediction) -> Json:
         "probability": prediction.probability,
         "probabilities": prediction.probabilities,
         "unknown_score": prediction.unknown_score,
+        **explanation(prediction, pixels),
+    }
+
+
+def explanation(prediction: Prediction, pixels: Pixels) -> Json:
+    """Show what the network saw and where it looked; nothing if not asked to.
+
+    The pixels are numbers, as `pixels` in a request: they can be sent back as they are.
+    """
+    if prediction.activation is None:
+        return {}
+    return {
+        "explain": {
+            "pixels": pixels.tolist(),
+            "activation": prediction.activation,
+            "unknown_threshold": classifier.unknown_threshold,
+        }
     }
 
 

@@ -51,11 +51,22 @@ def test_pytorch_agrees(classifier: Classifier, samples: Samples) -> None:
     model = Calibrated(network, **checkpoint["calibration"]).eval()
     with torch.no_grad():
         expected, scores, activation = model(torch.from_numpy(samples.pixels))
-    served = classifier.classify(samples.pixels)
+    served = classifier.classify(samples.pixels, explain=True)
     assert abs(probabilities(served) - expected.numpy()).max() <= 1e-4
     assert [p.class_id for p in served] == expected.argmax(1).tolist()
     assert np.allclose([p.unknown_score for p in served], scores, atol=1e-3)
     assert torch.allclose(activation.mean((2, 3)).softmax(1), expected, atol=1e-6)
+    seen = activation[range(len(served)), expected.argmax(1)]
+    assert np.allclose(np.array([p.activation for p in served]), seen, atol=1e-3)
+
+
+def test_an_explanation_changes_nothing_else(
+    classifier: Classifier, samples: Samples
+) -> None:
+    explained = classifier.classify(samples.pixels, explain=True)
+    assert [prediction._replace(activation=None) for prediction in explained] == (
+        classifier.classify(samples.pixels)
+    )
 
 
 @pytest.mark.parametrize("level", [0, 1, 128, 255])

@@ -15,6 +15,7 @@ from PIL import Image
 
 import predict
 from classifier import Classifier
+from images import to_pixels
 
 FASHION = ["ankle-boot", "bag", "dress", "sandal", "sneaker", "trouser"]
 
@@ -277,7 +278,7 @@ def test_wrong_routes_are_problems(
 def test_our_own_fault_is_a_problem_too(
     client: FlaskClient, boot: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict, "classify", lambda _: 1 / 0)
+    monkeypatch.setattr(predict, "classify", lambda *_, **__: 1 / 0)
     monkeypatch.setitem(predict.app.config, "PROPAGATE_EXCEPTIONS", False)
     logging.getLogger("predict").disabled = True
     response = client.post("/predict", data=boot)
@@ -312,3 +313,60 @@ def test_the_sample_pictures_are_read_right(
         answer = client.post("/predict", data=data).get_json()
         label = answer["class"].lower().replace(" ", "-").replace("/", "-")
         assert label == name
+
+
+@pytest.mark.parametrize("text", ["true", "True", "TRUE", "1"])
+def test_explain_shows_what_the_network_saw(
+    client: FlaskClient, classifier: Classifier, boot: bytes, text: str
+) -> None:
+    plain = client.post("/predict", data=boot).get_json()
+    answer = client.post(f"/predict?explain={text}", data=boot).get_json()
+    explain = answer.pop("explain")
+    pixels = to_pixels(boot)
+    prediction = classifier.classify(pixels[None], explain=True)[0]
+    assert explain["pixels"] == pixels.tolist()
+    assert explain["activation"] == prediction.activation
+    assert explain["unknown_threshold"] == classifier.unknown_threshold
+    assert answer == plain
+
+
+def test_explain_speaks_for_each_picture_of_a_batch(
+    client: FlaskClient, boot: bytes, cat: bytes
+) -> None:
+    alone = client.post("/predict?explain=true", data=cat).get_json()
+    images = {"images": [as_json(data) for data in (boot, b"text", cat)]}
+    answers = client.post("/predict?explain=true", json=images).get_json()
+    known, bad, unknown = answers["predictions"]
+    assert known["explain"]["pixels"] == to_pixels(boot).tolist()
+    assert unknown["error"]["explain"]["pixels"] == to_pixels(cat).tolist()
+    assert alone["explain"]["pixels"] == to_pixels(cat).tolist()
+    assert "explain" not in bad["error"]
+
+
+@pytest.mark.parametrize(
+    "query", ["", "?explain=false", "?explain=False", "?explain=0"]
+)
+def test_unasked_the_network_is_not_asked_to_explain(
+    client: FlaskClient, boot: bytes, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    session = predict.classifier._session
+
+    class Spy:
+        def run(self, outputs: list[str], feeds: dict[str, Any]) -> list[Any]:
+            asked.append(outputs)
+            return list(session.run(outputs, feeds))
+
+    monkeypatch.setattr(predict.classifier, "_session", Spy())
+    answer = client.post(f"/predict{query}", data=boot).get_json()
+    assert "explain" not in answer
+    assert asked == [["probabilities", "unknown_score"]]
+
+
+@pytest.mark.parametrize("text", ["", "yes", "2", "true%20"])
+def test_another_value_of_explain_is_refused(
+    client: FlaskClient, boot: bytes, text: str
+) -> None:
+    response = client.post(f"/predict?explain={text}", data=boot)
+    assert (response.status_code, response.get_json()["code"]) == (400, "bad_request")
+    assert "explain must be true or false" in response.get_json()["detail"]
