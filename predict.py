@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flask import Flask, Response, g, request
+from flask import Flask, Response, g, render_template, request
 from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
@@ -44,6 +44,15 @@ REQUEST_ID_LENGTH = 64  # of a client's X-Request-ID, the rest is cut
 NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9_.-]")
 LISTEN = "127.0.0.1:9696"  # of `python predict.py`
 
+# of the page alone: JSON and pictures run no scripts
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self';"
+    " style-src 'self'; img-src 'self' blob:; connect-src 'self';"
+    " form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
 # code: status, title. The codes are stable; details are for people.
 PROBLEMS = {
     "bad_request": (400, "Bad request"),
@@ -57,7 +66,7 @@ PROBLEMS = {
     "internal_error": (500, "Internal error"),
 }
 
-OPEN_ENDPOINTS = {"ping", "static"}  # for which nobody needs a key
+OPEN_ENDPOINTS = {"page", "ping", "static"}  # for which nobody needs a key
 ROUTINE_ROUTES = {"/ping", "/metrics"}  # that are asked for all the time
 # of the query parameter `explain`, in any case
 SWITCH = {"true": True, "1": True, "false": False, "0": False}
@@ -82,6 +91,21 @@ app, classifier = start()
 folder = app.config["PREDICTION_LOG"]
 record = observe.Record(folder) if folder else None
 network = threading.Lock()  # threads hold connections, one at a time works
+
+
+@app.get("/")
+def page() -> Response:
+    """Show the page: drop a picture, see what the network saw and what it says."""
+    folder = Path(app.static_folder or "") / "pictures"
+    html = render_template(
+        "page.html",
+        classes=classifier.classes,
+        samples=sorted(path for path in folder.iterdir() if path.suffix != ".md"),
+        max_pictures=MAX_PICTURES,
+        max_bytes=app.config["MAX_CONTENT_LENGTH"],
+        model=model(),
+    )
+    return Response(html, headers=PAGE_HEADERS, mimetype="text/html")
 
 
 @app.get("/ping")
@@ -357,8 +381,9 @@ def demand_key() -> None:
 
 @app.after_request
 def tell(response: Response) -> Response:
-    """Echo the request's id; count and log the answer."""
+    """Finish the headers; count and log the answer."""
     response.headers["X-Request-ID"] = g.request_id
+    response.headers["X-Content-Type-Options"] = "nosniff"  # browsers are not to guess
     seconds = time.perf_counter() - g.started
     route = request.url_rule.rule if request.url_rule else "none"
     pictures, answers = g.get("predictions", ([], []))

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import logging
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,6 +36,38 @@ def test_ping(client: FlaskClient) -> None:
     response = client.get("/ping")
     assert response.text == "PONG"
     assert response.mimetype == "text/plain"
+
+
+def test_the_page_may_load_nothing_foreign_nor_inline(client: FlaskClient) -> None:
+    response = client.get("/")
+    assert response.mimetype == "text/html"
+    policy = response.headers["Content-Security-Policy"].split("; ")
+    assert {"default-src 'none'", "script-src 'self'", "style-src 'self'"} <= set(
+        policy
+    )
+    assert "unsafe" not in str(policy)
+    assert "http" not in response.text
+    assert not re.search(
+        r" style=| on[a-z]+=|<style|<script(?! type=\S+ src)", response.text
+    )
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_the_page_knows_classes_samples_and_limits(
+    client: FlaskClient, pictures: dict[str, bytes]
+) -> None:
+    text = client.get("/").text.replace("\xa0", " ")
+    assert ", ".join(predict.classifier.classes) in re.sub(r",\s+", ", ", text)
+    for name in (*(f"{picture}.png" for picture in pictures), "cat.gif"):
+        assert f'src="/static/pictures/{name}"' in text
+    assert 'data-max-pictures="256"' in text
+    assert predict.classifier.version in text
+
+
+@pytest.mark.parametrize("path", ["/", "/ping", "/static/page.js", "/nowhere"])
+def test_no_answer_is_taken_for_another_type(client: FlaskClient, path: str) -> None:
+    with client.get(path) as response:  # it holds a static file open
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
 def test_predict_names_the_class(client: FlaskClient, boot: bytes) -> None:
