@@ -310,10 +310,14 @@ def explanation(prediction: Prediction, pixels: Pixels) -> Json:
 
 def body_of(answers: list[Json], is_batch: bool) -> Json:
     """Put answers and the model that gave them together, or one picture's problem."""
-    model = {"name": classifier.name, "version": classifier.version}
     if is_batch:
-        return {"predictions": answers, "model": model}
-    return answers[0].get("error") or answers[0] | {"model": model}
+        return {"predictions": answers, "model": model()}
+    return answers[0].get("error") or answers[0] | {"model": model()}
+
+
+def model() -> Json:
+    """Name the model that answers."""
+    return {"name": classifier.name, "version": classifier.version}
 
 
 def describe(code: str, detail: str) -> Json:
