@@ -29,7 +29,9 @@ class Prediction(NamedTuple):
     probabilities: dict[str, float]  # calibrated, by class name
     unknown_score: float  # higher is stranger
     is_unknown: bool
-    activation: list[list[float]] | None = None  # where the class was seen, if asked
+    # if asked to explain
+    pixels: list[list[int]] | None = None  # what the network saw
+    activation: list[list[float]] | None = None  # where it saw the class
 
     @property
     def probability(self) -> float:
@@ -70,8 +72,13 @@ class Classifier:
         if not explain:
             return predictions
         return [
-            prediction._replace(activation=rounded(activation[prediction.class_id]))
-            for prediction, activation in zip(predictions, maps[0], strict=True)
+            prediction._replace(
+                pixels=seen.tolist(),
+                activation=rounded(activation[prediction.class_id]),
+            )
+            for prediction, seen, activation in zip(
+                predictions, pixels, maps[0], strict=True
+            )
         ]
 
     def _predict(self, row: list[float], score: float) -> Prediction:

@@ -9,11 +9,8 @@ Then `curl --data-binary @static/pictures/ankle-boot.png localhost:9696/predict`
 """
 
 import argparse
-import base64
-import binascii
 import hashlib
 import hmac
-import io
 import json
 import re
 import secrets
@@ -24,22 +21,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flask import Flask, Response, g, render_template, request
+from flask import Flask, Response, g, has_request_context, render_template, request
 from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
     MethodNotAllowed,
     Unauthorized,
 )
-from werkzeug.formparser import FormDataParser
 
 import artifact
 import observe
 import settings
 from classifier import Classifier, Prediction
-from images import SIDE, WHITE, ImageError, Pixels, TooLargeError, reader_of, to_pixels
+from images import ImageError, Pixels, TooLargeError
+from pictures import (
+    MAX_PICTURES,
+    Picture,
+    decode,
+    read_body,
+    read_files,
+    read_pictures,
+)
 
-MAX_PICTURES = 256  # in one request
 REQUEST_ID_LENGTH = 64  # of a client's X-Request-ID, the rest is cut
 NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9_.-]")
 LISTEN = "127.0.0.1:9696"  # of `python predict.py`
@@ -71,7 +74,7 @@ ROUTINE_ROUTES = {"/ping", "/metrics"}  # that are asked for all the time
 # of the query parameter `explain`, in any case
 SWITCH = {"true": True, "1": True, "false": False, "0": False}
 
-Picture = bytes | Pixels | ImageError  # encoded, ready for the network, or unreadable
+Outcome = Prediction | ImageError
 Json = dict[str, Any]
 
 
@@ -123,18 +126,7 @@ def metrics() -> Response:
 
 @app.post("/predict")
 def predict() -> Response:
-    """Classify one picture, or several in one pass, however they are sent."""
-    pictures, is_batch = read_pictures()
-    explain = read_explain()
-    with network:
-        answers = classify(pictures, explain=explain)
-    g.predictions = pictures, answers
-    body = body_of(answers, is_batch)
-    return respond(body) if "model" in body else problem(body)
-
-
-def read_pictures() -> tuple[list[Picture], bool]:
-    """Take the pictures out of the request; tell whether they are a batch.
+    """Classify one picture, or several in one pass, however they are sent.
 
     Multipart is told by its header, everything else by its first bytes: clients
     send pictures and JSON under any content type.
@@ -143,19 +135,10 @@ def read_pictures() -> tuple[list[Picture], bool]:
         pictures = read_files()
         is_batch = len(pictures) > 1
     else:
-        body = read_body()
-        pictures, is_batch = [body], False
-        if not body:
-            raise BadRequest(
-                "the body is empty: send a picture, a form with a file or JSON"
-            )
-        if reader_of(body) is None and (
-            request.is_json or body.lstrip().startswith((b"{", b"["))
-        ):
-            pictures, is_batch = read_json(body)
-    if len(pictures) > MAX_PICTURES:
-        raise TooLargeError(f"at most {MAX_PICTURES} pictures in one request")
-    return pictures, is_batch
+        pictures, is_batch = read_pictures(read_body())
+    answers = [answer(one) for one in classify(pictures, explain=read_explain())]
+    body = body_of(answers, is_batch)
+    return respond(body) if "model" in body else problem(body)
 
 
 def read_explain() -> bool:
@@ -168,89 +151,24 @@ def read_explain() -> bool:
     return SWITCH[text.lower()]
 
 
-def read_body() -> bytes:
-    """Read the body in one piece if its length is known: growing a buffer is slow."""
-    if request.content_length is not None:
-        return request.stream.read(request.content_length)
-    body = request.get_data(cache=False)
-    request.stream.read(1)  # raises 413 if the limit has cut the body short
-    return body
+def classify(pictures: list[Picture], *, explain: bool = False) -> list[Outcome]:
+    """Decode and classify all in one pass; a bad picture costs only itself.
 
-
-def read_files() -> list[Picture]:
-    """Read the files of a multipart form, in the order sent, whatever their names."""
-    parser = FormDataParser(
-        stream_factory=lambda *_args, **_kwargs: io.BytesIO(),  # the body is bounded
-        max_form_memory_size=app.config["MAX_CONTENT_LENGTH"],
-        max_form_parts=2 * MAX_PICTURES,  # fields that are no files count as well
-        cls=list,  # type: ignore[arg-type]  # a dictionary would lose the order
-        silent=False,
-    )
-    options = request.mimetype_params
-    try:
-        files: Any = parser.parse(request.stream, request.mimetype, None, options)[2]
-    except ValueError as error:
-        raise BadRequest(f"the form does not parse: {error}") from error
-    if not files:
-        raise BadRequest("no file in the form: curl -F image=@shirt.png")
-    return [file.read() for _, file in files]
-
-
-def read_json(body: bytes) -> tuple[list[Picture], bool]:
-    """Read `image`, `images` or `pixels` out of a JSON body."""
-    if body.count(b",") > MAX_PICTURES * SIDE * SIDE:  # told before a costly parse
+    Raises `TooLargeError` if they are too many.
+    """
+    if len(pictures) > MAX_PICTURES:
         raise TooLargeError(f"at most {MAX_PICTURES} pictures in one request")
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the JSON does not parse: {error}") from error
-    match document:
-        case {"image": str(text)}:
-            return [from_base64(text)], False
-        case {"images": [_, *_] as texts}:
-            return [from_base64(text) for text in texts], True
-        case {"pixels": list(values)}:
-            pixels = from_numbers(values)
-            is_batch = pixels.shape != (SIDE, SIDE)
-            return list(pixels.reshape(-1, SIDE, SIDE)), is_batch
-        case _:
-            raise BadRequest(
-                'send {"image": "<base64>"}, {"images": [...]} or {"pixels": [[...]]}',
-            )
-
-
-def from_base64(text: object) -> Picture:
-    """Decode one picture of a JSON body, or say why it cannot be."""
-    try:
-        return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
-    except (binascii.Error, ValueError, TypeError) as error:
-        return ImageError(f"the picture is not base64: {error}")
-
-
-def from_numbers(values: list[Any]) -> Pixels:
-    """Check and round `pixels`: uint8 of shape [28, 28] or [N, 28, 28]."""
-    try:
-        levels = np.array(values, dtype=object)  # other types copy strings at length
-    except ValueError as error:
-        raise BadRequest("pixels must be 28x28 or Nx28x28, in even rows") from error
-    if levels.ndim > 3 or levels.shape[-2:] != (SIDE, SIDE):  # noqa: PLR2004
-        raise BadRequest(f"pixels must be 28x28 or Nx28x28, not {levels.shape}")
-    if not all(type(v) in (int, float) and 0 <= v <= WHITE for v in levels.flat):
-        raise BadRequest("pixels must be numbers from 0 to 255")
-    return levels.astype(np.float64).round().astype(np.uint8)
-
-
-def classify(pictures: list[Picture], *, explain: bool = False) -> list[Json]:
-    """Answer each picture, all in one pass; a bad one costs only itself."""
-    decoded = [decode(picture) for picture in pictures]
-    good = [pixels for pixels in decoded if not isinstance(pixels, ImageError)]
-    predictions = iter(infer(np.stack(good), explain=explain) if good else ())
-    return [
-        {"error": describe(pixels.code, str(pixels))}
-        if isinstance(pixels, ImageError)
-        else answer(next(predictions), pixels)
+    with network:
+        decoded = [decode(picture) for picture in pictures]
+        good = [pixels for pixels in decoded if not isinstance(pixels, ImageError)]
+        predictions = iter(infer(np.stack(good), explain=explain) if good else ())
+    outcomes = [
+        pixels if isinstance(pixels, ImageError) else next(predictions)
         for pixels in decoded
     ]
+    if has_request_context():
+        g.classified = pictures, outcomes
+    return outcomes
 
 
 def infer(pixels: Pixels, *, explain: bool) -> list[Prediction]:
@@ -259,40 +177,32 @@ def infer(pixels: Pixels, *, explain: bool) -> list[Prediction]:
         return classifier.classify(pixels, explain=explain)
 
 
-def decode(picture: Picture) -> Pixels | ImageError:
-    """Bring a picture to pixels, or return the error that says why not."""
-    if not isinstance(picture, bytes):
-        return picture
-    try:
-        return to_pixels(picture)
-    except ImageError as error:
-        return error
-
-
-def answer(prediction: Prediction, pixels: Pixels) -> Json:
-    """Put a prediction in the words of the contract."""
-    if prediction.is_unknown:
-        detail = f"none of the classes; the nearest is {prediction.label}"
+def answer(outcome: Outcome) -> Json:
+    """Put a prediction, or why there is none, in the words of the contract."""
+    if isinstance(outcome, ImageError):
+        return {"error": describe(outcome.code, str(outcome))}
+    if outcome.is_unknown:
+        detail = f"none of the classes; the nearest is {outcome.label}"
         return {
             "error": describe("unknown_class", detail)
             | {
-                "unknown_score": prediction.unknown_score,
+                "unknown_score": outcome.unknown_score,
                 "unknown_threshold": classifier.unknown_threshold,
-                "nearest": prediction.probabilities,
-                **explanation(prediction, pixels),
+                "nearest": outcome.probabilities,
+                **explanation(outcome),
             }
         }
     return {
-        "class": prediction.label,
-        "class_id": prediction.class_id,
-        "probability": prediction.probability,
-        "probabilities": prediction.probabilities,
-        "unknown_score": prediction.unknown_score,
-        **explanation(prediction, pixels),
+        "class": outcome.label,
+        "class_id": outcome.class_id,
+        "probability": outcome.probability,
+        "probabilities": outcome.probabilities,
+        "unknown_score": outcome.unknown_score,
+        **explanation(outcome),
     }
 
 
-def explanation(prediction: Prediction, pixels: Pixels) -> Json:
+def explanation(prediction: Prediction) -> Json:
     """Show what the network saw and where it looked; nothing if not asked to.
 
     The pixels are numbers, as `pixels` in a request: they can be sent back as they are.
@@ -301,7 +211,7 @@ def explanation(prediction: Prediction, pixels: Pixels) -> Json:
         return {}
     return {
         "explain": {
-            "pixels": pixels.tolist(),
+            "pixels": prediction.pixels,
             "activation": prediction.activation,
             "unknown_threshold": classifier.unknown_threshold,
         }
@@ -390,50 +300,56 @@ def tell(response: Response) -> Response:
     response.headers["X-Content-Type-Options"] = "nosniff"  # browsers are not to guess
     seconds = time.perf_counter() - g.started
     route = request.url_rule.rule if request.url_rule else "none"
-    pictures, answers = g.get("predictions", ([], []))
+    pictures, outcomes = g.get("classified", ([], []))
+    lines = [summarise(outcome) for outcome in outcomes]
     observe.count_request(route, response.status_code, seconds)
-    observe.count_predictions(answer.get("error", answer) for answer in answers)
+    observe.count_predictions(lines)
     level = observe.level_of(response.status_code, route in ROUTINE_ROUTES)
     is_logged = level >= app.config["LOG_LEVEL"]
-    if not is_logged and not (record and pictures):
-        return response
-    lines = [summarise(p, a) for p, a in zip(pictures, answers, strict=True)]
-    request_line = {
-        "request_id": g.request_id,
-        "method": request.method,
-        "route": route,
-        "status": response.status_code,
-        "milliseconds": round(seconds * 1000, 3),
-        "version": classifier.version,
-    }
+    if is_logged or record:
+        lines = [sign(*both) for both in zip(pictures, lines, strict=True)]
+    about = {"request_id": g.request_id, "version": classifier.version}
     if is_logged:
-        observe.write_line(level, request_line | {"predictions": lines})
+        asked = {
+            "method": request.method,
+            "route": route,
+            "status": response.status_code,
+            "milliseconds": round(seconds * 1000, 3),
+        }
+        observe.write_line(level, about | asked | {"predictions": lines})
     if record:
         for line in lines:
-            record.write(
-                {"request_id": g.request_id, **line, "version": classifier.version}
-            )
+            record.write(about | line)
     return response
 
 
-def summarise(picture: Picture, answer: Json) -> Json:
-    """Tell what was asked and answered of one picture, without the picture."""
-    data = b"" if isinstance(picture, ImageError) else bytes(picture)
-    outcome = answer.get("error", answer)
+def summarise(outcome: Outcome) -> Json:
+    """Tell what was answered of one picture: its class, or why it has none."""
+    if isinstance(outcome, ImageError):
+        return {"code": outcome.code}
+    if outcome.is_unknown:
+        return {"code": "unknown_class", "unknown_score": outcome.unknown_score}
     return {
-        "sha256": hashlib.sha256(data).hexdigest() if data else None,
-        "bytes": len(data),
-        **{k: outcome[k] for k in ("class", "probability", "code") if k in outcome},
-        "unknown_score": outcome.get("unknown_score"),
+        "class": outcome.label,
+        "probability": outcome.probability,
+        "unknown_score": outcome.unknown_score,
     }
+
+
+def sign(picture: Picture, line: Json) -> Json:
+    """Tell which picture a line is about, without the picture."""
+    data = b"" if isinstance(picture, ImageError) else bytes(picture)
+    digest = hashlib.sha256(data).hexdigest() if data else None
+    return {"sha256": digest, "bytes": len(data), **line}
 
 
 def answer_files(paths: list[Path]) -> int:
     """Print what the service would answer; return how the process should exit."""
     try:
-        answers = classify([path.read_bytes() for path in paths])
-    except OSError as error:
+        outcomes = classify([path.read_bytes() for path in paths])
+    except (OSError, TooLargeError) as error:
         sys.exit(f"predict: {error}")
+    answers = [answer(outcome) for outcome in outcomes]
     print(json.dumps(body_of(answers, is_batch=len(paths) > 1), indent=4))  # noqa: T201
     return int(any("error" in answer for answer in answers))
 

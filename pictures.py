@@ -1,0 +1,134 @@
+"""What requests hold: pictures as bytes, files, base64 or numbers, out of any body.
+
+    >>> read_pictures(Path("static/pictures/ankle-boot.png").read_bytes())[1]
+    False
+
+Every route reads its pictures here, so that limits and error texts are the same.
+"""
+
+import base64
+import binascii
+import io
+import json
+from typing import Any
+
+import numpy as np
+from flask import current_app, request
+from numpy.typing import NDArray
+from werkzeug.exceptions import BadRequest
+from werkzeug.formparser import FormDataParser
+
+from images import SIDE, WHITE, ImageError, Pixels, TooLargeError, reader_of, to_pixels
+
+MAX_PICTURES = 256  # in one request
+MAX_NUMBERS = MAX_PICTURES * SIDE * SIDE
+
+Picture = bytes | Pixels | ImageError  # encoded, ready for the network, or unreadable
+
+
+def read_body() -> bytes:
+    """Read the body in one piece if its length is known: growing a buffer is slow."""
+    if request.content_length is not None:
+        return request.stream.read(request.content_length)
+    body = request.get_data(cache=False)
+    request.stream.read(1)  # raises 413 if the limit has cut the body short
+    return body
+
+
+def read_files() -> list[Picture]:
+    """Read the files of a multipart form, in the order sent, whatever their names."""
+    parser = FormDataParser(
+        stream_factory=lambda *_args, **_kwargs: io.BytesIO(),  # the body is bounded
+        max_form_memory_size=current_app.config["MAX_CONTENT_LENGTH"],
+        max_form_parts=2 * MAX_PICTURES,  # fields that are no files count as well
+        cls=list,  # type: ignore[arg-type]  # a dictionary would lose the order
+        silent=False,
+    )
+    options = request.mimetype_params
+    try:
+        files: Any = parser.parse(request.stream, request.mimetype, None, options)[2]
+    except ValueError as error:
+        raise BadRequest(f"the form does not parse: {error}") from error
+    if not files:
+        raise BadRequest("no file in the form: curl -F image=@shirt.png")
+    return [file.read() for _, file in files]
+
+
+def read_pictures(body: bytes) -> tuple[list[Picture], bool]:
+    """Take the pictures out of a body that is no form; tell if they are a batch."""
+    if not body:
+        raise BadRequest(
+            "the body is empty: send a picture, a form with a file or JSON"
+        )
+    if reader_of(body) is None and (
+        request.is_json or body.lstrip().startswith((b"{", b"["))
+    ):
+        return read_json(body)
+    return [body], False
+
+
+def read_json(body: bytes) -> tuple[list[Picture], bool]:
+    """Read `image`, `images` or `pixels` out of a JSON body."""
+    if body.count(b",") > MAX_NUMBERS:  # told before a costly parse
+        raise TooLargeError(f"at most {MAX_PICTURES} pictures in one request")
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the JSON does not parse: {error}") from error
+    match document:
+        case {"image": str(text)}:
+            return [from_base64(text)], False
+        case {"images": [_, *_] as texts}:
+            return [from_base64(text) for text in texts], True
+        case {"pixels": list(values)}:
+            return read_numbers(values)
+        case _:
+            raise BadRequest(
+                'send {"image": "<base64>"}, {"images": [...]} or {"pixels": [[...]]}',
+            )
+
+
+def read_numbers(values: list[Any]) -> tuple[list[Picture], bool]:
+    """Read 28x28 numbers as one picture, Nx28x28 as a batch."""
+    numbers = to_array(values)
+    if numbers.ndim > 3 or numbers.shape[-2:] != (SIDE, SIDE):  # noqa: PLR2004
+        raise BadRequest(f"pixels must be 28x28 or Nx28x28, not {numbers.shape}")
+    is_batch = numbers.shape != (SIDE, SIDE)
+    return list(from_numbers(numbers).reshape(-1, SIDE, SIDE)), is_batch
+
+
+def from_base64(text: object) -> Picture:
+    """Decode one picture, or say why it cannot be."""
+    try:
+        return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
+    except (binascii.Error, ValueError, TypeError) as error:
+        return ImageError(f"the picture is not base64: {error}")
+
+
+def to_array(values: list[Any]) -> NDArray[np.object_]:
+    """Hold nested lists as an array; uneven rows stay lists inside of it."""
+    return np.array(values, dtype=object)  # other types copy strings at length
+
+
+def from_numbers(numbers: NDArray[Any]) -> Pixels:
+    """Round numbers from 0 to 255: uint8 of the same shape. Raises `BadRequest`."""
+    complaint = BadRequest("pixels must be numbers from 0 to 255")
+    if numbers.dtype == object and not set(map(type, numbers.flat)) <= {int, float}:
+        raise complaint
+    try:
+        levels = numbers.astype(np.float64)
+    except OverflowError as error:
+        raise complaint from error
+    if not ((levels >= 0) & (levels <= WHITE)).all():  # NaN is neither
+        raise complaint
+    return levels.round().astype(np.uint8)
+
+
+def decode(picture: Picture) -> Pixels | ImageError:
+    """Bring a picture to pixels, or return the error that says why not."""
+    if not isinstance(picture, bytes):
+        return picture
+    try:
+        return to_pixels(picture)
+    except ImageError as error:
+        return error
