@@ -31,6 +31,7 @@ from werkzeug.exceptions import (
 
 import artifact
 import observe
+import protocols
 import settings
 from classifier import Classifier, Prediction
 from images import ImageError, Pixels, TooLargeError
@@ -69,8 +70,10 @@ PROBLEMS = {
     "internal_error": (500, "Internal error"),
 }
 
-OPEN_ENDPOINTS = {"page", "ping", "static"}  # for which nobody needs a key
-ROUTINE_ROUTES = {"/ping", "/metrics"}  # that are asked for all the time
+# for which nobody needs a key
+OPEN_ENDPOINTS = {"page", "ping", "static", "v2.live", "v2.ready", "v2.model_ready"}
+# that are asked for all the time
+ROUTINE_ROUTES = {"/ping", "/metrics", "/v2/health/live", "/v2/health/ready"}
 # of the query parameter `explain`, in any case
 SWITCH = {"true": True, "1": True, "false": False, "0": False}
 
@@ -135,10 +138,13 @@ def predict() -> Response:
         pictures = read_files()
         is_batch = len(pictures) > 1
     else:
-        pictures, is_batch = read_pictures(read_body())
+        body = read_body()
+        if body.startswith(protocols.SELDON_FORM):
+            return protocols.predict_seldon(body)
+        pictures, is_batch = read_pictures(body)
     answers = [answer(one) for one in classify(pictures, explain=read_explain())]
-    body = body_of(answers, is_batch)
-    return respond(body) if "model" in body else problem(body)
+    document = document_of(answers, is_batch)
+    return respond(document) if "model" in document else problem(document)
 
 
 def read_explain() -> bool:
@@ -218,7 +224,7 @@ def explanation(prediction: Prediction) -> Json:
     }
 
 
-def body_of(answers: list[Json], is_batch: bool) -> Json:
+def document_of(answers: list[Json], is_batch: bool) -> Json:
     """Put answers and the model that gave them together, or one picture's problem."""
     if is_batch:
         return {"predictions": answers, "model": model()}
@@ -237,8 +243,10 @@ def describe(code: str, detail: str) -> Json:
 
 
 def problem(members: Json) -> Response:
-    """Answer with a problem document."""
-    return respond(members, members["status"], "application/problem+json")
+    """Answer with a problem document, or as the protocol of the request wants."""
+    return protocols.refuse(members["status"], members["detail"]) or respond(
+        members, members["status"], "application/problem+json"
+    )
 
 
 def respond(body: Json, status: int = 200, kind: str = "application/json") -> Response:
@@ -350,7 +358,7 @@ def answer_files(paths: list[Path]) -> int:
     except (OSError, TooLargeError) as error:
         sys.exit(f"predict: {error}")
     answers = [answer(outcome) for outcome in outcomes]
-    print(json.dumps(body_of(answers, is_batch=len(paths) > 1), indent=4))  # noqa: T201
+    print(json.dumps(document_of(answers, is_batch=len(paths) > 1), indent=4))  # noqa: T201
     return int(any("error" in answer for answer in answers))
 
 
@@ -368,6 +376,10 @@ def parse_options() -> argparse.Namespace:
     )
     return parser.parse_args()
 
+
+app.extensions |= {"classifier": classifier, "classify": classify}
+app.register_blueprint(protocols.v2)
+app.register_blueprint(protocols.seldon)
 
 if __name__ == "__main__":
     options = parse_options()

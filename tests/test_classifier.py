@@ -64,9 +64,9 @@ def test_an_explanation_changes_nothing_else(
     classifier: Classifier, samples: Samples
 ) -> None:
     explained = classifier.classify(samples.pixels, explain=True)
-    assert [prediction._replace(pixels=None, activation=None) for prediction in explained] == (
-        classifier.classify(samples.pixels)
-    )
+    assert [
+        prediction._replace(pixels=None, activation=None) for prediction in explained
+    ] == (classifier.classify(samples.pixels))
 
 
 @pytest.mark.parametrize("level", [0, 1, 128, 255])
