@@ -1,16 +1,21 @@
-"""The Open Inference Protocol V2 and Seldon, asked by hand."""
+"""The Open Inference Protocol V2 and Seldon, asked by hand and by their own clients."""
 
 import base64
 import copy
 import json
+import os
 import random
+import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, Samples
+import tritonclient.http as triton
+from conftest import ROOT, Samples, Server
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException
 from werkzeug.test import TestResponse
 
 import predict
@@ -547,6 +552,106 @@ def test_no_malformed_body_is_our_fault(client: FlaskClient, path: str) -> None:
             expected = {"error"} if path == INFER else {"status"}
             assert set(response.get_json()) == expected
     assert {200, 400} <= statuses
+
+
+@pytest.fixture
+def asker(gunicorn: Server) -> Iterator[triton.InferenceServerClient]:
+    """NVIDIA's client of a real server."""
+    client = triton.InferenceServerClient(gunicorn.url.removeprefix("http://"))
+    yield client
+    client.close()
+
+
+def test_triton_sees_a_live_and_ready_server(
+    asker: triton.InferenceServerClient,
+) -> None:
+    assert asker.is_server_live()
+    assert asker.is_server_ready()
+    assert asker.is_model_ready("fashion")
+    assert asker.is_model_ready("fashion", predict.classifier.version)
+    assert not asker.is_model_ready("other")
+    assert asker.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+    assert asker.get_model_metadata("fashion")["name"] == "fashion"
+
+
+@pytest.mark.parametrize("is_binary", [False, True])
+@pytest.mark.parametrize("datatype", ["UINT8", "FP32"])
+def test_triton_gets_the_classifiers_answer(
+    asker: triton.InferenceServerClient,
+    classifier: Classifier,
+    samples: Samples,
+    datatype: str,
+    is_binary: bool,
+) -> None:
+    tensor = triton.InferInput("pixels", [100, 28, 28], datatype)
+    dtype = np.uint8 if datatype == "UINT8" else np.float32
+    tensor.set_data_from_numpy(samples.pixels.astype(dtype), binary_data=is_binary)
+    names = ["probabilities", "class_id", "is_unknown", "unknown_score", "label"]
+    wanted = [triton.InferRequestedOutput(name, is_binary) for name in names]
+    result = asker.infer("fashion", [tensor], outputs=wanted, request_id="7")
+    answer = {name: result.as_numpy(name).ravel().tolist() for name in names}
+    if is_binary:
+        answer["label"] = [text.decode() for text in answer["label"]]
+    check(answer, classifier.classify(samples.pixels))
+    assert result.as_numpy("probabilities").shape == (100, 10)
+    assert result.as_numpy("probabilities").dtype == np.float32
+    assert result.as_numpy("class_id").dtype == np.int64
+    assert result.as_numpy("is_unknown").dtype == np.bool_
+    assert result.get_response()["id"] == "7"
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_triton_may_send_a_picture_and_name_no_output(
+    asker: triton.InferenceServerClient, boot: bytes, is_file: bool
+) -> None:
+    tensor = triton.InferInput("image", [1], "BYTES")
+    data = boot if is_file else base64.b64encode(boot)
+    tensor.set_data_from_numpy(np.array([data], dtype=np.object_))
+    result = asker.infer("fashion", [tensor], predict.classifier.version)
+    assert result.as_numpy("label").tolist() == [b"Ankle boot"]
+    assert result.as_numpy("is_unknown").tolist() == [False]
+
+
+def test_triton_is_told_what_is_wrong(asker: triton.InferenceServerClient) -> None:
+    tensor = triton.InferInput("image", [1], "BYTES")
+    tensor.set_data_from_numpy(np.array([b"no picture"], dtype=np.object_))
+    with pytest.raises(InferenceServerException, match=r"\[415\] image\[0\]: not a"):
+        asker.infer("fashion", [tensor])
+    small = np.zeros((1, 784), np.uint8)
+    tensor = triton.InferInput("pixels", [1, 784], "UINT8")
+    tensor.set_data_from_numpy(small)
+    with pytest.raises(InferenceServerException, match="no model"):
+        asker.infer("other", [tensor])
+    with pytest.raises(InferenceServerException, match="not gzip"):
+        asker.infer("fashion", [tensor], request_compression_algorithm="gzip")
+
+
+@pytest.mark.parametrize("count", [1, 100])
+@pytest.mark.parametrize("kind", ["ndarray", "tensor"])
+def test_the_seldon_tester_prints_a_real_answer(
+    gunicorn: Server, count: int, kind: str
+) -> None:
+    tester = os.environ.get("SELDON_TESTER")
+    if not tester:
+        pytest.skip("SELDON_TESTER is not set: seldon-core needs its own environment")
+    host, port = gunicorn.url.removeprefix("http://").split(":")
+    command = [tester, "contract.json", host, port, "-p", "-b", str(count)]
+    command += ["-t"] if kind == "tensor" else []
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    sent, answer = done.stdout.split("RECEIVED RESPONSE:\n")
+    assert "SENDING NEW REQUEST" in sent
+    assert "status {" not in answer
+    assert 'names: "Ankle boot"' in answer
+    assert answer.count("bool_value:") == count  # one verdict a picture
+    probabilities = 10 * count
+    if kind == "tensor":
+        assert f"shape: {count}\n    shape: 10\n" in answer
+        assert answer.count("    values: ") == probabilities
+    else:
+        numbers = answer.count("number_value:")
+        assert numbers == probabilities + 2 * count  # and a class_id and a score
 
 
 def test_the_contract_is_the_models(classifier: Classifier) -> None:
