@@ -9,19 +9,23 @@ Every route reads its pictures here, so that limits and error texts are the same
 import base64
 import binascii
 import io
-import json
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from flask import current_app, request
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, ValidationError
 from werkzeug.exceptions import BadRequest
 from werkzeug.formparser import FormDataParser
 
 from images import SIDE, WHITE, ImageError, Pixels, TooLargeError, reader_of, to_pixels
+from schemas import ImageRequest, ImagesRequest, PredictRequest
 
 MAX_PICTURES = 256  # in one request
 MAX_NUMBERS = MAX_PICTURES * SIDE * SIDE
+REQUEST: TypeAdapter[PredictRequest] = TypeAdapter(
+    Annotated[PredictRequest, Field(union_mode="left_to_right")]
+)
 
 Picture = bytes | Pixels | ImageError  # encoded, ready for the network, or unreadable
 
@@ -72,20 +76,22 @@ def read_json(body: bytes) -> tuple[list[Picture], bool]:
     if body.count(b",") > MAX_NUMBERS:  # told before a costly parse
         raise TooLargeError(f"at most {MAX_PICTURES} pictures in one request")
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the JSON does not parse: {error}") from error
-    match document:
-        case {"image": str(text)}:
-            return [from_base64(text)], False
-        case {"images": [_, *_] as texts}:
-            return [from_base64(text) for text in texts], True
-        case {"pixels": list(values)}:
-            return read_numbers(values)
-        case _:
-            raise BadRequest(
-                'send {"image": "<base64>"}, {"images": [...]} or {"pixels": [[...]]}',
-            )
+        document = REQUEST.validate_json(body)
+    except ValidationError as error:
+        raise BadRequest(why_invalid(error)) from error
+    if isinstance(document, ImageRequest):
+        return [from_base64(document.image)], False
+    if isinstance(document, ImagesRequest):
+        return [from_base64(text) for text in document.images], True
+    return read_numbers(document.pixels)
+
+
+def why_invalid(error: ValidationError) -> str:
+    """Tell JSON that does not parse from JSON that says something else."""
+    fault = error.errors(include_url=False, include_input=False)[0]
+    if fault["type"] == "json_invalid":
+        return f"the JSON does not parse: {fault['msg']}"
+    return 'send {"image": "<base64>"}, {"images": [...]} or {"pixels": [[...]]}'
 
 
 def read_numbers(values: list[Any]) -> tuple[list[Picture], bool]:

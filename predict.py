@@ -35,6 +35,7 @@ import protocols
 import settings
 from classifier import Classifier, Prediction
 from images import ImageError, Pixels, TooLargeError
+from openapi import openapi
 from pictures import (
     MAX_PICTURES,
     Picture,
@@ -43,6 +44,7 @@ from pictures import (
     read_files,
     read_pictures,
 )
+from schemas import PROBLEMS
 
 REQUEST_ID_LENGTH = 64  # of a client's X-Request-ID, the rest is cut
 NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9_.-]")
@@ -57,21 +59,9 @@ PAGE_HEADERS = {
     "Cache-Control": "no-cache",
 }
 
-# code: status, title. The codes are stable; details are for people.
-PROBLEMS = {
-    "bad_request": (400, "Bad request"),
-    "unauthorized": (401, "Unauthorized"),
-    "not_found": (404, "Not found"),
-    "method_not_allowed": (405, "Method not allowed"),
-    "too_large": (413, "Too large"),
-    "unsupported_image": (415, "Unsupported image"),
-    "broken_image": (422, "Broken image"),
-    "unknown_class": (422, "Unknown class"),
-    "internal_error": (500, "Internal error"),
-}
-
 # for which nobody needs a key
 OPEN_ENDPOINTS = {"page", "ping", "static", "v2.live", "v2.ready", "v2.model_ready"}
+OPEN_ENDPOINTS |= {"openapi.docs", "openapi.asset", "openapi.document"}
 # that are asked for all the time
 ROUTINE_ROUTES = {"/ping", "/metrics", "/v2/health/live", "/v2/health/ready"}
 # of the query parameter `explain`, in any case
@@ -378,6 +368,7 @@ def parse_options() -> argparse.Namespace:
 
 
 app.extensions |= {"classifier": classifier, "classify": classify}
+app.register_blueprint(openapi)
 app.register_blueprint(protocols.v2)
 app.register_blueprint(protocols.seldon)
 

@@ -23,6 +23,7 @@ from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 
 from classifier import Classifier, Prediction
 from images import SIDE, ImageError, TooLargeError
+from openapi import VERSION
 from pictures import (
     MAX_NUMBERS,
     MAX_PICTURES,
@@ -56,7 +57,6 @@ from schemas import (
     TensorParameters,
 )
 
-VERSION = "1.0.0"  # of the contract
 HEADER_LENGTH = "Inference-Header-Content-Length"  # bytes of JSON before binary data
 SELDON_FORM = b"json="  # how a body starts that is the Seldon form
 MAX_COMMAS = MAX_NUMBERS + 4096  # of a body: its numbers, and what is beside them

@@ -1,13 +1,13 @@
-"""The typed requests and answers of the Open Inference Protocol V2 and of Seldon.
+"""The typed requests and answers of every route: /predict, V2, Seldon, and problems.
 
     >>> InferenceRequest.model_validate_json(body).inputs[0].shape
     [1, 28, 28]
 
-They check what comes in, shape what goes out and describe both. Lists fail at the first
-fault: a hostile one could have a million. The contents of tensors stay plain lists,
-checked with NumPy in `protocols.py`: an object a number would be slow.
+They check what comes in, shape what goes out, and `openapi.py` describes them. Lists
+fail at the first fault: a hostile one could have a million. The contents of tensors
+stay plain lists, checked with NumPy: an object a number would be slow.
 
-After github.com/kserve/open-inference-protocol
+After RFC 9457 (problems), github.com/kserve/open-inference-protocol
 (specification/protocol/inference_rest.md), Triton's binary tensor data extension
 (github.com/triton-inference-server/server, docs/protocol/extension_binary_data.md) and
 prediction.proto of github.com/SeldonIO/seldon-core.
@@ -30,6 +30,167 @@ class Message(BaseModel):
     """What all have in common: no type passes for another, unknown fields may be."""
 
     model_config = ConfigDict(strict=True)
+
+
+class ImageRequest(Message):
+    """One picture."""
+
+    image: str = Field(
+        description="A picture file in base64.", examples=["iVBORw0KGgo..."]
+    )
+
+
+class ImagesRequest(Message):
+    """A batch of pictures."""
+
+    images: list[Any] = Field(
+        min_length=1,
+        description="Picture files in base64; anything else costs only itself.",
+        examples=[["iVBORw0KGgo...", "/9j/4AAQSkZ..."]],
+    )
+
+
+class PixelsRequest(Message):
+    """One picture or a batch, as numbers."""
+
+    pixels: list[Any] = Field(
+        description="28x28 or Nx28x28 numbers from 0 to 255, the object bright on"
+        " black; fractions are rounded.",
+        examples=[[[0] * 28] * 28],
+    )
+
+
+PredictRequest = ImageRequest | ImagesRequest | PixelsRequest
+
+
+class Model(Message):
+    """The model that answered."""
+
+    name: str = Field(description="Its name.", examples=["fashion"])
+    version: str = Field(
+        description="12 hex digits of its hash.", examples=["aab7ea0c5317"]
+    )
+
+
+class Explanation(Message):
+    """What the network saw and where it looked, with `explain=true`."""
+
+    pixels: list[list[int]] = Field(
+        description="28x28 numbers from 0 to 255.", examples=[[[0] * 28] * 28]
+    )
+    activation: list[list[float]] = Field(
+        description="How much each part of the picture speaks for the class.",
+        examples=[[[0.5] * 4] * 4],
+    )
+    unknown_threshold: float = Field(
+        description="An unknown score above it means none of the classes.",
+        examples=[-2.7],
+    )
+
+
+class Prediction(Message):
+    """A picture's class."""
+
+    class_: str = Field(
+        alias="class", description="The likeliest class.", examples=["Ankle boot"]
+    )
+    class_id: int = Field(description="Its number.", examples=[9])
+    probability: float = Field(
+        description="Its probability, calibrated.", examples=[0.996]
+    )
+    probabilities: dict[str, float] = Field(
+        description="The probability of each class.",
+        examples=[{"Ankle boot": 0.996, "Sneaker": 0.004}],
+    )
+    unknown_score: float = Field(
+        description="Higher is stranger: log-odds of none of the classes.",
+        examples=[-12.9],
+    )
+    explain: Explanation | None = Field(
+        default=None, description="Only if it was asked for.", examples=[None]
+    )
+
+
+class Answer(Prediction):
+    """The answer to one picture."""
+
+    model: Model = Field(
+        description="The model that answered.",
+        examples=[{"name": "fashion", "version": "aab7ea0c5317"}],
+    )
+
+
+# code: status, title. The codes are stable; details are for people.
+PROBLEMS = {
+    "bad_request": (400, "Bad request"),
+    "unauthorized": (401, "Unauthorized"),
+    "not_found": (404, "Not found"),
+    "method_not_allowed": (405, "Method not allowed"),
+    "too_large": (413, "Too large"),
+    "unsupported_image": (415, "Unsupported image"),
+    "broken_image": (422, "Broken image"),
+    "unknown_class": (422, "Unknown class"),
+    "internal_error": (500, "Internal error"),
+}
+
+
+class Problem(Message):
+    """Why there is no answer (RFC 9457), with a stable code."""
+
+    title: str = Field(description="The code in words.", examples=["Bad request"])
+    status: int = Field(description="The HTTP status.", examples=[400])
+    detail: str = Field(
+        description="The reason, for people.", examples=["the body is empty"]
+    )
+    code: str = Field(
+        description="The reason, for programs.",
+        examples=["bad_request"],
+        json_schema_extra={"enum": list(PROBLEMS)},
+    )
+
+
+class UnknownClass(Problem):
+    """A picture of none of the classes."""
+
+    unknown_score: float = Field(description="Higher is stranger.", examples=[4.2])
+    unknown_threshold: float = Field(
+        description="What the score exceeds.", examples=[-2.7]
+    )
+    nearest: dict[str, float] = Field(
+        description="The probability of each class, were it one of them.",
+        examples=[{"Bag": 0.7, "Dress": 0.3}],
+    )
+    explain: Explanation | None = Field(
+        default=None, description="Only if it was asked for.", examples=[None]
+    )
+
+
+class Failure(Message):
+    """A picture of a batch that got no class."""
+
+    error: UnknownClass | Problem = Field(
+        description="Why.",
+        examples=[
+            {
+                "title": "Broken image",
+                "status": 422,
+                "detail": "the picture cannot be decoded",
+                "code": "broken_image",
+            }
+        ],
+    )
+
+
+class Batch(Message):
+    """The answers to a batch, in the order sent."""
+
+    predictions: list[Prediction | Failure] = Field(
+        description="One a picture; a bad picture costs only itself.", examples=[[]]
+    )
+    model: Model = Field(
+        description="The model that answered.",
+        examples=[{"name": "fashion", "version": "aab7ea0c5317"}],
+    )
 
 
 class TensorParameters(Message):

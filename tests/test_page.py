@@ -1,4 +1,4 @@
-"""The web page at /, in a real Chromium, from a real gunicorn.
+"""The web pages, / and /docs, in a real Chromium, from a real gunicorn.
 
 Chromium and its driver are Debian's: apt-get install chromium chromium-driver.
 """
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, Encode, Server
 from numpy.typing import NDArray
+from selenium.common.exceptions import NoSuchElementException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -361,3 +362,27 @@ def test_it_can_be_read_on_any_screen(
     assert len(contrasts) > 40
     assert [each for each in contrasts if each[0] < CONTRAST] == []
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_the_docs_try_a_file_out(chromium: Chrome, gunicorn: Server) -> None:
+    """Open /predict, add a file to the form, execute, read the answer."""
+    wait = WebDriverWait(
+        page, WAIT_SECONDS, ignored_exceptions=[NoSuchElementException]
+    )
+    chromium.get(f"{gunicorn.url}/docs")
+    find = chromium.find_element
+    route = "#operations-predict-predict"
+    wait.until(lambda _: find(By.CSS_SELECTOR, f"{route} .opblock-summary")).click()
+    wait.until(lambda _: find(By.CSS_SELECTOR, f"{route} .try-out__btn")).click()
+    button = ".json-schema-form-item-add"
+    wait.until(lambda _: find(By.CSS_SELECTOR, f"{route} {button}")).click()
+    field = f"{route} input[type=file]"
+    wait.until(lambda _: find(By.CSS_SELECTOR, field)).send_keys(str(BOOT))
+    find(By.CSS_SELECTOR, f"{route} .execute").click()
+    body = f"{route} .live-responses-table .highlight-code"
+    text = wait.until(lambda _: find(By.CSS_SELECTOR, body)).text
+    assert '"class": "Ankle boot"' in text
+    levels = {line["level"] for line in log(chromium, "browser")}
+    assert levels <= {"WARNING"}  # Swagger UI's own, about files in lists
+    hosts = {urlsplit(address).netloc for address in requested(chromium)}
+    assert hosts <= {"", urlsplit(gunicorn.url).netloc}

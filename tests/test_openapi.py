@@ -1,0 +1,82 @@
+"""The API's description: valid, whole and true."""
+
+from typing import Any
+
+import pytest
+import requests
+from conftest import ROOT, Server
+from flask.testing import FlaskClient
+from openapi_spec_validator import validate
+
+import predict
+import schemas
+
+FILES = {"static", "openapi.asset"}
+
+
+@pytest.fixture
+def document(client: FlaskClient) -> dict[str, Any]:
+    answer: dict[str, Any] = client.get("/openapi.json").get_json()
+    return answer
+
+
+def test_the_document_is_valid(document: dict[str, Any]) -> None:
+    validate(document)
+
+
+def test_every_route_and_method_is_described(document: dict[str, Any]) -> None:
+    for rule in predict.app.url_map.iter_rules():
+        path = rule.rule.replace("<", "{").replace(">", "}")
+        if rule.endpoint not in FILES:
+            methods = (rule.methods or set()) - {"HEAD", "OPTIONS"}
+            assert set(document["paths"][path]) == {name.lower() for name in methods}
+
+
+def test_every_code_has_an_example_and_a_row(document: dict[str, Any]) -> None:
+    answers = document["paths"]["/predict"]["post"]["responses"]
+    examples = {
+        code: example["value"]
+        for answer in answers.values()
+        for media in answer["content"].values()
+        for code, example in media.get("examples", {}).items()
+    }
+    assert set(examples) == set(schemas.PROBLEMS)
+    for code, example in examples.items():
+        assert f"| `{code}` |" in document["info"]["description"]
+        schemas.Problem.model_validate(example)
+        assert example["status"] == schemas.PROBLEMS[code][0]
+
+
+def test_answers_are_as_described(client: FlaskClient, boot: bytes) -> None:
+    """The messages are for the document; they must hold for what is really sent."""
+    cat = (ROOT / "static" / "pictures" / "cat.gif").read_bytes()
+    for query in ("", "?explain=true"):
+        answer = client.post(f"/predict{query}", data=boot).get_json()
+        schemas.Answer.model_validate(answer)
+        unknown = client.post(f"/predict{query}", data=cat).get_json()
+        schemas.UnknownClass.model_validate(unknown)
+        body = {"images": ["", "%"]}
+        batch = client.post(f"/predict{query}", json=body).get_json()
+        schemas.Batch.model_validate(batch)
+    problem = client.post("/predict").get_json()
+    schemas.Problem.model_validate(problem)
+
+
+def test_no_asset_leads_out_of_its_folder(client: FlaskClient) -> None:
+    assert client.get("/docs/../../__init__.py").status_code == 404
+    assert client.get("/docs/%2e%2e/__init__.py").status_code == 404
+
+
+def test_the_docs_need_no_other_host(client: FlaskClient) -> None:
+    page = client.get("/docs")
+    assert "http" not in page.get_data(as_text=True)
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+
+
+def test_it_is_served_by_a_real_server(server: Server) -> None:
+    answer = requests.get(f"{server.url}/openapi.json", timeout=10)
+    assert answer.headers["Content-Type"] == "application/json"
+    for name in ("js/swagger-ui-bundle.js", "css/swagger-ui.css"):
+        asset = requests.get(f"{server.url}/docs/{name}", timeout=10)
+        assert asset.status_code == 200
+        assert "max-age=86400" in asset.headers["Cache-Control"]
