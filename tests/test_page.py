@@ -367,7 +367,7 @@ def test_it_can_be_read_on_any_screen(
 def test_the_docs_try_a_file_out(chromium: Chrome, gunicorn: Server) -> None:
     """Open /predict, add a file to the form, execute, read the answer."""
     wait = WebDriverWait(
-        page, WAIT_SECONDS, ignored_exceptions=[NoSuchElementException]
+        chromium, WAIT_SECONDS, ignored_exceptions=[NoSuchElementException]
     )
     chromium.get(f"{gunicorn.url}/docs")
     find = chromium.find_element

@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fuzz
 import pytest
 import requests
 from conftest import GUNICORN, ROOT, WAITRESS, Samples, Server, serve
@@ -67,6 +68,13 @@ def test_bad_input_leaves_the_server_well(
     assert (response.status_code, response.json()["code"]) == (status, code)
     good = requests.post(f"{server.url}/predict", data=boot, timeout=10)
     assert good.json()["class"] == "Ankle boot"
+
+
+def test_broken_requests_leave_the_workers_well(tmp_path: Path) -> None:
+    """The short form of `tests/fuzz.py`."""
+    with serve(GUNICORN, tmp_path / "log", WEB_CONCURRENCY="2") as server:
+        statuses = fuzz.run(server.url, server.process.pid, count=300, seed=2)
+    assert {200, 400, 415} <= set(statuses) <= {200, 400, 413, 415, 422}
 
 
 def test_a_chunked_body_over_the_limit_is_refused(server: Server, boot: bytes) -> None:
