@@ -234,8 +234,10 @@ def describe_operation(
     operation = OPERATIONS[endpoint]
     summary, _, rest = (getdoc(app.view_functions[endpoint]) or "").partition("\n\n")
     names = sorted(arguments, key=path.index)
+    model = app.extensions["classifier"]
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {"name": name, "in": "path", "required": True}
+        | {"schema": {"type": "string", "enum": [getattr(model, name)]}}
         for name in names
     ]
     codes = [*operation.codes, *COMMON]

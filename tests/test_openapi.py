@@ -1,5 +1,8 @@
 """The API's description: valid, whole and true."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,3 +83,20 @@ def test_it_is_served_by_a_real_server(server: Server) -> None:
         asset = requests.get(f"{server.url}/docs/{name}", timeout=10)
         assert asset.status_code == 200
         assert "max-age=86400" in asset.headers["Cache-Control"]
+
+
+def test_no_answer_is_outside_the_document(gunicorn: Server) -> None:
+    """The short form of what the head of `tests/schemathesis.toml` says."""
+    program = Path(sys.executable).parent / "schemathesis"
+    command: list[str | Path] = [program, "--config-file"]
+    command += [ROOT / "tests" / "schemathesis.toml", "run", "--checks", "all"]
+    options = ["--max-examples", "3", "--seed", "1", "--phases", "coverage,fuzzing"]
+    done = subprocess.run(
+        [*command, *options, f"{gunicorn.url}/openapi.json"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert "Tested: 15" in done.stdout
