@@ -4,6 +4,8 @@
     photo       one core, a photo's bytes to its answer, from 12 megapixels down
     start       `gunicorn` to its first answer
     memory      proportional set size of all processes after 1,000 requests
+    batch       256 pictures in a request, beside the network alone; one worker
+    metrics     what counting for Prometheus costs of a request's processor time
     load        requests a second, 8 connections (wrk), beside FastAPI + uvicorn
     accuracy    of the Fashion-MNIST test set, sent as PNGs over HTTP; wants --data
 
@@ -47,6 +49,7 @@ URL = f"http://127.0.0.1:{PORT}"
 WORKERS = 2
 ROUNDS = 7
 PHOTOS = ((3000, 4000, False), (3000, 4000, True), (900, 1200, False))
+BATCH = 256  # pictures, as many as a request may hold
 GRAIN = 6  # levels, standard deviation
 CONNECTIONS = 8
 LOAD_SECONDS = 5
@@ -201,6 +204,60 @@ def pss(pid: str) -> float:
     return int(found[1]) / 1024 if found else 0.0
 
 
+def batch() -> None:
+    """Time full batches through one worker and through the network, in turns."""
+    classifier = Classifier(artifact.load(str(ROOT / "model.bin")))
+    sent = known(pictures())[:BATCH]
+    pixels = np.stack([to_pixels(picture) for picture in sent])
+    files = [("image", (f"{i}.png", picture)) for i, picture in enumerate(sent)]
+    request = requests.Request("POST", f"{URL}/predict", files=files).prepare()
+    times: dict[str, list[float]] = {"network": [], "service": []}
+    with running(OURS, ROOT, WEB_CONCURRENCY="1"), requests.Session() as session:
+        time.sleep(SETTLE_SECONDS)
+        for _ in range(5 * ROUNDS):
+            times["network"].append(milliseconds(classifier._session.run, [pixels]))
+            started = time.perf_counter()
+            session.send(request, timeout=30).raise_for_status()
+            times["service"].append((time.perf_counter() - started) * 1000)
+    network, service = (median(n, t, "ms", 1) for n, t in times.items())
+    print(f"{network / service:.0%} of the network's speed, {len(sent)} pictures")
+
+
+def metrics() -> None:
+    """Compare the time of counting a request with all the time a worker takes."""
+    with running(OURS, ROOT, WEB_CONCURRENCY="1") as pid, requests.Session() as session:
+        time.sleep(SETTLE_SECONDS)
+        sent = known_by(session, pictures())
+        [worker] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        rounds = []
+        for _ in range(ROUNDS):
+            before = processor_seconds(worker)
+            for picture in sent:
+                session.post(f"{URL}/predict", data=picture, timeout=5)
+            rounds.append((processor_seconds(worker) - before) / len(sent) * 1e6)
+    request = median("a request", rounds, "us", 0)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "timeit", "-r", str(ROUNDS), "-u", "usec"]
+        code = "observe.count_request('/predict', 200, 0.001);"
+        code += "observe.INFERENCE.observe(0.001); observe.count_predictions(found)"
+        output = subprocess.run(
+            [*command, "-s", "import observe; found = [{'class': 'Bag'}]", code],
+            cwd=ROOT,
+            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": folder},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    counting = float(output.split(": ")[1].split()[0])
+    print(f"{output.strip()}\ncounting is {counting / request:.1%} of a request")
+
+
+def processor_seconds(pid: str) -> float:
+    """Return the processor time that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def accuracy(folder: Path) -> None:
     """Send every test picture as a PNG; a refused one counts by its nearest class."""
     pixels, labels = get_data(folder).test
@@ -238,8 +295,13 @@ def load() -> None:
 def known(candidates: list[bytes]) -> list[bytes]:
     """Keep what we answer with a class: a refusal would count as a failure."""
     with running(OURS, ROOT), requests.Session() as session:
-        url = f"{URL}/predict"
-        return [p for p in candidates if session.post(url, data=p, timeout=5).ok]
+        return known_by(session, candidates)
+
+
+def known_by(session: requests.Session, candidates: list[bytes]) -> list[bytes]:
+    """Keep what the service that runs answers with a class."""
+    url = f"{URL}/predict"
+    return [p for p in candidates if session.post(url, data=p, timeout=5).ok]
 
 
 def wrk(bodies: Path) -> float:
@@ -273,7 +335,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    figures = {f.__name__: f for f in (inference, photo, start, memory, load)}
+    measures = (inference, photo, start, memory, batch, metrics, load)
+    figures = {measure.__name__: measure for measure in measures}
     parser.add_argument("figure", choices=[*figures, "accuracy"])
     parser.add_argument("--data", type=Path, metavar="DIR", help="a torchvision root")
     options = parser.parse_args()
