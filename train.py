@@ -5,6 +5,7 @@
     python train.py --data DIR         a torchvision root that has the data already
     python train.py --photos DIR       photos too: DIR/dress/1.jpg, DIR/shoes/2.jpg
     python train.py --outliers DIR     pictures that are none of the classes, too
+    python train.py --start model.bin  fine-tune a model, on photos of your own, say
     python train.py --resume           go on after Ctrl-C, from the last whole epoch
 
 5,000 of the 60,000 training pictures, and a fifth of the photos, are set aside for
@@ -46,6 +47,7 @@ EPOCHS = 45
 QUICK_EPOCHS = 3
 BATCH_SIZE = 128
 LEARNING_RATE = 4e-3  # at its peak
+FINE_TUNING_RATE = 1e-3  # likewise, of a network that is trained already
 WARMUP_SHARE = 0.2  # of the steps
 WEIGHT_DECAY = 0.05
 LABEL_SMOOTHING = 0.1
@@ -62,6 +64,7 @@ RECORDED = (  # settings that `model.json` tells
     "CLEAN_SHARE",
     "BATCH_SIZE",
     "LEARNING_RATE",
+    "FINE_TUNING_RATE",
     "WARMUP_SHARE",
     "WEIGHT_DECAY",
     "LABEL_SMOOTHING",
@@ -70,6 +73,19 @@ RECORDED = (  # settings that `model.json` tells
 )
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+class Run(NamedTuple):
+    """What decides, with the data, what comes out of a run."""
+
+    epochs: int
+    seed: int
+    start: Facts | None = None  # of a `model.bin`, as `torch.load` finds it
+
+    def facts(self) -> Facts:
+        """Tell the same in numbers and names."""
+        start = self.start["version"] if self.start else "nothing"
+        return self._asdict() | {"start": start}
 
 
 class Scenes(NamedTuple):
@@ -98,11 +114,19 @@ def keep_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def build(seed: int, total_steps: int, device: torch.device) -> Parts:
-    """Make a fresh network and what trains it. The seed decides its weights."""
+def build(
+    seed: int, total_steps: int, device: torch.device, start: Facts | None = None
+) -> Parts:
+    """Make a network and what trains it. The seed decides its weights, or `start` does.
+
+    `start` is what `torch.load` finds in a `model.bin`.
+    """
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
-    network = FashionCNN().to(device).to(memory_format=torch.channels_last)
+    network = FashionCNN()
+    if start:
+        network.load_state_dict(start["state_dict"])
+    network = network.to(device).to(memory_format=torch.channels_last)
     decay = max(0.0, 1 - AVERAGE_EVERY / (AVERAGE_SHARE * total_steps))
     average = AveragedModel(
         network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
@@ -113,7 +137,7 @@ def build(seed: int, total_steps: int, device: torch.device) -> Parts:
     optimizer = torch.optim.AdamW([decayed, {"params": vectors, "weight_decay": 0.0}])
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        LEARNING_RATE,
+        FINE_TUNING_RATE if start else LEARNING_RATE,
         total_steps=total_steps,
         pct_start=WARMUP_SHARE,
         cycle_momentum=False,
@@ -122,18 +146,19 @@ def build(seed: int, total_steps: int, device: torch.device) -> Parts:
 
 
 def train(
-    data: Data, epochs: int, seed: int, checkpoint: Path, resume: bool
+    data: Data, run: Run, checkpoint: Path, *, resume: bool
 ) -> tuple[FashionCNN, float]:
-    """Train for `epochs`, on a GPU if there is one, with a checkpoint after each.
+    """Train on a GPU if there is one, with a checkpoint after each epoch.
 
     Returns the averaged network and the seconds of all sittings together.
     """
+    epochs, seed, start = run
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scenes = draw_scenes(data.train, epochs, seed)
     steps = len(mix(data, scenes, Generator())[0]) // BATCH_SIZE
-    parts = build(seed, epochs * steps, device)
-    run = {"epochs": epochs, "seed": seed, "data": data.fingerprint}
-    done, before = load_checkpoint(checkpoint, parts, run) if resume else (0, 0.0)
+    parts = build(seed, epochs * steps, device, start)
+    facts = {**run.facts(), "data": data.fingerprint}
+    done, before = load_checkpoint(checkpoint, parts, facts) if resume else (0, 0.0)
     started = time.perf_counter()
     with tqdm(total=epochs * steps, initial=done * steps, unit="step") as bar:
         for epoch in range(done, epochs):
@@ -148,7 +173,7 @@ def train(
             )
             tqdm.write(f"epoch {epoch + 1}/{epochs}: loss {loss:.3f}, {figures}")
             seconds = before + time.perf_counter() - started
-            save_checkpoint(checkpoint, parts, {**run, "epoch": epoch + 1}, seconds)
+            save_checkpoint(checkpoint, parts, {**facts, "epoch": epoch + 1}, seconds)
     seconds = before + time.perf_counter() - started
     return cast("FashionCNN", parts.average.module.cpu()), seconds
 
@@ -313,6 +338,9 @@ def parse_options() -> argparse.Namespace:
         const=QUICK_EPOCHS,
         help=f"a first try: --epochs {QUICK_EPOCHS}",
     )
+    parser.add_argument(
+        "--start", type=Path, metavar="MODEL", help="a model.bin to go on from"
+    )
     parser.add_argument("--resume", action="store_true", help="go on after a stop")
     options = parser.parse_args()
     if not options.output.parent.is_dir():  # better now than after an hour
@@ -325,12 +353,11 @@ def main() -> None:
     options = parse_options()
     keep_memory()
     checkpoint = options.output.with_suffix(".checkpoint")
+    start = torch.load(options.start, weights_only=True) if options.start else None
     data = get_data(options.data, options.photos, options.outliers)
-    network, seconds = train(
-        data, options.epochs, options.seed, checkpoint, options.resume
-    )
-    run = {"epochs": options.epochs, "seed": options.seed}
-    settings = run | {name.lower(): globals()[name] for name in RECORDED}
+    run = Run(options.epochs, options.seed, start)
+    network, seconds = train(data, run, checkpoint, resume=options.resume)
+    settings = run.facts() | {name.lower(): globals()[name] for name in RECORDED}
     facts = release(options.output, network, data, settings, seconds)
     checkpoint.unlink()
     report(facts)

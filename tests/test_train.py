@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Samples, torchvision_root
+from conftest import ROOT, Samples, torchvision_root
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -52,7 +52,21 @@ def weights(network: nn.Module) -> Tensor:
 
 
 def run(data: Data, path: Path, seed: int = 1, resume: bool = False) -> FashionCNN:
-    return train.train(data, EPOCHS, seed, path / "checkpoint", resume)[0]
+    plan = train.Run(EPOCHS, seed)
+    return train.train(data, plan, path / "checkpoint", resume=resume)[0]
+
+
+def test_fine_tuning_starts_from_a_model() -> None:
+    start = torch.load(ROOT / "model.bin", weights_only=True)
+    tuned = train.build(1, 100, torch.device("cpu"), start)
+    fresh = train.build(1, 100, torch.device("cpu"))
+    network = FashionCNN()
+    network.load_state_dict(start["state_dict"])
+    assert torch.equal(weights(tuned.network), weights(network))
+    assert not torch.equal(weights(fresh.network), weights(network))
+    rates = [max(parts.schedule.get_last_lr()) for parts in (tuned, fresh)]
+    assert rates[0] < rates[1]
+    assert train.Run(3, 1, start).facts()["start"] == start["version"]
 
 
 def test_get_data_splits_without_overlap(data: Data, samples: Samples) -> None:
