@@ -9,7 +9,6 @@ service is started here, on loopback, and stopped at the end.
 
 import argparse
 import base64
-import http.client
 import io
 import json
 import random
@@ -18,6 +17,8 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -182,7 +183,7 @@ def noise(dice: Random) -> Request:
     return Request(dice.choice(ROUTES), dice.randbytes(dice.randrange(2000)), headers)
 
 
-def send(connection: http.client.HTTPConnection, request: Request) -> int:
+def send(connection: HTTPConnection, request: Request) -> int:
     """Send a request; return the status of its answer.
 
     A server may close a kept connection after an answer, as gunicorn does if a body was
@@ -205,15 +206,15 @@ def run(url: str, pid: int, count: int, seed: int) -> Counter[int]:
     Raises `AssertionError` at a 5xx, a lost worker, or memory that goes on growing.
     """
     statuses: Counter[int] = Counter()
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT)
     workers = memory(pid)
-    for number in tqdm(range(count), unit="request", leave=False):
-        if number == round(WARM_UP * count):
-            workers = memory(pid)
-        request = make_request(seed, number)
-        status = send(connection, request)
-        statuses[status] += 1
-        assert status < 500, f"request {number} of seed {seed} got {status}: {request}"
+    with closing(HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT)) as connection:
+        for number in tqdm(range(count), unit="request", leave=False):
+            if number == round(WARM_UP * count):
+                workers = memory(pid)
+            request = make_request(seed, number)
+            status = send(connection, request)
+            statuses[status] += 1
+            assert status < 500, f"request {number} of seed {seed}, {request}: {status}"
     after = memory(pid)
     assert set(after) == set(workers), "a worker was lost"
     for worker, size in after.items():
