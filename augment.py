@@ -2,9 +2,8 @@
 
     >>> augment(pixels, torch.Generator().manual_seed(1)).shape == pixels.shape
 
-`augment` is for every picture. `roughen` and `wear` make Fashion-MNIST look like what
-arrives from outside: off centre, on uneven grounds, worn by a person. Whole batches of
-uint8 pixels at a time, on the CPU.
+`augment` is for every picture. `place`, `cover` and `wear` are what `scenes.py` draws
+photos of garments with, worn by a person or alone. Whole batches at a time, on the CPU.
 """
 
 from typing import NamedTuple

@@ -3,7 +3,7 @@
     >>> noise(8, torch.Generator().manual_seed(1)).shape
     torch.Size([8, 28, 28])
 
-What augmentation and outliers are made of. Pictures are float32 [N, 28, 28] in 0..1;
+What scenes and outliers are made of. Pictures are float32 [N, 28, 28] in 0..1;
 `size` is how many of them there are, `random` decides all that varies.
 """
 

@@ -90,7 +90,7 @@ def _enlarge(pictures: Tensor) -> Tensor:
 
 
 def see_garments(pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
-    """See garments as photos would show them, half of them worn: uint8 [N, 28, 28]."""
+    """See garments as photos would show them, some of them worn: uint8 [N, 28, 28]."""
     parts = torch.split(pixels, CHUNK), torch.split(labels, CHUNK)
     seeds = range(seed, seed + len(parts[0]))
     return torch.cat(list(on_all_cores(_garments, *parts, seeds, what="scenes")))
