@@ -91,7 +91,7 @@ def test_a_refusal_is_one_line_and_the_rest_goes_on(
         (["--url", "http://127.0.0.1:9"], b"is it running?"),
         (["--url", "nonsense"], b"cannot ask"),
         (["/nowhere.png", "--url", "http://127.0.0.1:9"], b"No such file"),
-        ([ROOT / ".ci"], b"no pictures"),
+        ([ROOT / "templates"], b"no pictures"),
     ],
 )
 def test_a_failure_is_one_line(arguments: list[object], reason: bytes) -> None:
