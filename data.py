@@ -6,6 +6,7 @@
 What may be chosen by is set aside here, once and for every run alike.
 """
 
+import argparse
 import hashlib
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -67,6 +68,23 @@ class Data(NamedTuple):
     photos_aside: Photos | None
     outliers: dict[str, Tensor]  # by name, uint8 [N, 28, 28], beside those made up
     fingerprint: str  # SHA-256 of all of it
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Let a command line say where Fashion-MNIST and photos are."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data"),
+        metavar="DIR",
+        help="a torchvision root; Fashion-MNIST is downloaded if missing (data)",
+    )
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        metavar="DIR",
+        help="photos too, one folder a class; other folders are unknown",
+    )
 
 
 def get_data(

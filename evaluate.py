@@ -25,7 +25,7 @@ from tqdm import tqdm
 import artifact
 import figures
 from classifier import Classifier
-from data import fingerprint
+from data import add_options, fingerprint
 from images import SIDE, WHITE, Pixels
 from metrics import (
     Answers,
@@ -192,13 +192,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("data"),
-        metavar="DIR",
-        help="a torchvision root; Fashion-MNIST is downloaded if missing (data)",
-    )
+    add_options(parser)
     parser.add_argument(
         "--unknown",
         type=Path,
@@ -206,12 +200,6 @@ def parse_options() -> argparse.Namespace:
         default=[],
         metavar="DIR|NPZ",
         help="pictures of none of the classes: a folder, or `images` of an NPZ file",
-    )
-    parser.add_argument(
-        "--photos",
-        type=Path,
-        metavar="DIR",
-        help="photos, one folder a class; other folders are unknown",
     )
     parser.add_argument("--model", default="model.bin", help="(model.bin)")
     parser.add_argument(

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 import artifact
 from augment import augment
-from data import Data, Split, get_data, targets_of
+from data import Data, Split, add_options, get_data, targets_of
 from model import FashionCNN
 from outliers import make_outliers
 from release import Facts, choose, release, report
@@ -305,19 +305,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("data"),
-        metavar="DIR",
-        help="a torchvision root; Fashion-MNIST is downloaded if missing (data)",
-    )
-    parser.add_argument(
-        "--photos",
-        type=Path,
-        metavar="DIR",
-        help="photos to train on too, one folder a class; others are unknown",
-    )
+    add_options(parser)
     parser.add_argument(
         "--outliers",
         type=Path,
