@@ -90,7 +90,7 @@ DETAILS = {  # by code, an example of what a problem says
 TEXT = {"text/plain": {"schema": {"type": "string"}}}
 PAGE = {"text/html": {"schema": {"type": "string"}}}
 BINARY: Json = {"application/octet-stream": {"schema": {}}}
-PICTURES = {
+FORM: Json = {
     "multipart/form-data": {
         "schema": {
             "type": "object",
@@ -102,14 +102,10 @@ PICTURES = {
                 }
             },
         }
-    },
-    "application/json": {
-        "schema": refer(
-            schemas.ImageRequest, schemas.ImagesRequest, schemas.PixelsRequest
-        )
-    },
-    **BINARY,
+    }
 }
+MESSAGE = content(schemas.ImageRequest, schemas.ImagesRequest, schemas.PixelsRequest)
+PICTURES = FORM | MESSAGE | BINARY  # a form first: it has a button to choose a file
 EXPLAIN = {
     "name": "explain",
     "in": "query",

@@ -22,6 +22,7 @@ from images import SIDE, WHITE, ImageError, Pixels, TooLargeError, reader_of, to
 from schemas import ImageRequest, ImagesRequest, PredictRequest
 
 MAX_PICTURES = 256  # in one request
+TOO_MANY = f"at most {MAX_PICTURES} pictures in one request"
 MAX_NUMBERS = MAX_PICTURES * SIDE * SIDE
 REQUEST: TypeAdapter[PredictRequest] = TypeAdapter(
     Annotated[PredictRequest, Field(union_mode="left_to_right")]
@@ -74,7 +75,7 @@ def read_pictures(body: bytes) -> tuple[list[Picture], bool]:
 def read_json(body: bytes) -> tuple[list[Picture], bool]:
     """Read `image`, `images` or `pixels` out of a JSON body."""
     if body.count(b",") > MAX_NUMBERS:  # told before a costly parse
-        raise TooLargeError(f"at most {MAX_PICTURES} pictures in one request")
+        raise TooLargeError(TOO_MANY)
     try:
         document = REQUEST.validate_json(body)
     except ValidationError as error:

@@ -38,6 +38,7 @@ from images import ImageError, Pixels, TooLargeError
 from openapi import openapi
 from pictures import (
     MAX_PICTURES,
+    TOO_MANY,
     Picture,
     decode,
     read_body,
@@ -153,7 +154,7 @@ def classify(pictures: list[Picture], *, explain: bool = False) -> list[Outcome]
     Raises `TooLargeError` if they are too many.
     """
     if len(pictures) > MAX_PICTURES:
-        raise TooLargeError(f"at most {MAX_PICTURES} pictures in one request")
+        raise TooLargeError(TOO_MANY)
     with network:
         decoded = [decode(picture) for picture in pictures]
         good = [pixels for pixels in decoded if not isinstance(pixels, ImageError)]

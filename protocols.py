@@ -27,6 +27,7 @@ from openapi import VERSION
 from pictures import (
     MAX_NUMBERS,
     MAX_PICTURES,
+    TOO_MANY,
     Picture,
     from_base64,
     from_numbers,
@@ -226,14 +227,14 @@ def unwrap(body: bytes) -> bytes:
         return body
     field = body.removeprefix(SELDON_FORM).partition(b"&")[0]
     if field.count(b"%") > 2 * MAX_COMMAS:  # told before a costly parse
-        raise TooLargeError(f"at most {MAX_PICTURES} pictures in one request")
+        raise TooLargeError(TOO_MANY)
     return unquote_to_bytes(field.replace(b"+", b" "))
 
 
 def parse(schema: type[M], body: bytes) -> M:
     """Read a message. Raises `BadRequest` with the first fault."""
     if body.count(b",") > MAX_COMMAS:  # told before a costly parse
-        raise TooLargeError(f"at most {MAX_PICTURES} pictures in one request")
+        raise TooLargeError(TOO_MANY)
     try:
         return schema.model_validate_json(body)
     except ValidationError as error:
@@ -306,7 +307,7 @@ def split_elements(binary: bytes) -> list[bytes]:
     start = 0
     while start < len(binary):
         if len(elements) == MAX_PICTURES:
-            raise TooLargeError(f"at most {MAX_PICTURES} pictures in one request")
+            raise TooLargeError(TOO_MANY)
         length = int.from_bytes(binary[start : start + 4], "little")
         start += 4 + length
         if start > len(binary):
@@ -345,7 +346,7 @@ def check_shape(
     if not values.size:
         raise BadRequest(f"{name} holds no picture")
     if shape[0] > MAX_PICTURES:
-        raise TooLargeError(f"at most {MAX_PICTURES} pictures in one request")
+        raise TooLargeError(TOO_MANY)
 
 
 def classify(pictures: list[Picture]) -> list[Prediction]:
