@@ -7,69 +7,55 @@ never preloaded: its workers build their networks after the fork.
 """
 
 import ctypes
+import math
 import multiprocessing
 import os
-import select
 import shutil
-import socket
 import sys
 import tempfile
-import time
 from pathlib import Path
-
-from gunicorn.workers.gthread import TConn, ThreadWorker
 
 import artifact
 import settings
 from classifier import Classifier
+from worker import Worker
 
-STAY_MILLISECONDS = 2  # with a connection after its answer, for the next request
-YIELD_SECONDS = 0.0005  # before a busy worker reaches for a new connection
+CGROUP = Path("/sys/fs/cgroup")
 METRICS = "PROMETHEUS_MULTIPROC_DIR"  # where workers count together
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]
-    """Threads that stay with a busy connection; new ones go to the idler worker.
+def usable_cores() -> int:
+    """Count the cores that this process may use, by its affinity and its cgroup."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, int(min(cores, quota(CGROUP))))
 
-    gunicorn hands a connection back to its main thread after each answer, which costs
-    two thread switches a request, a tenth of a small one; and whichever worker wakes
-    first takes every connection that waits.
+
+def quota(cgroup: Path) -> float:
+    """Return the cores that a cgroup allows, for instance 1.5; infinity if it has none.
+
+    Version 2 keeps both numbers in one file, version 1 in two (kernel documentation,
+    admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst).
     """
-
-    def handle(self, conn: TConn) -> object:
-        """Answer a request, and the next ones while nobody else waits for a thread."""
-        again = super().handle(conn)
-        while again is True and self.alive and not self.is_busy() and has_more(conn):
-            again = super().handle(conn)
-        return again
-
-    def is_busy(self) -> bool:
-        """Tell whether there are more connections than threads."""
-        return bool(self.nr_conns > self.cfg.threads)
-
-    def accept(self, listener: socket.socket) -> None:
-        """Take a new connection, unless an idler worker was quicker."""
-        if self.nr_conns:
-            time.sleep(YIELD_SECONDS)
-        super().accept(listener)
-
-
-def has_more(conn: TConn) -> bool:
-    """Tell whether a request follows within a moment."""
-    if conn.parser.unreader.buf.getvalue():
-        return True
-    poll = select.poll()
-    poll.register(conn.sock, select.POLLIN)
-    return bool(poll.poll(STAY_MILLISECONDS))
+    both = cgroup / "cpu.max"
+    apart = [cgroup / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")]
+    for files in ([both], apart):
+        try:
+            limit, period = " ".join(file.read_text() for file in files).split()
+        except (OSError, ValueError):
+            continue
+        if limit.isdecimal():  # not "max", not -1
+            return int(limit) / int(period)
+    return math.inf
 
 
 worker_class = Worker
 if "WEB_CONCURRENCY" not in os.environ:
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux: the cores we may use
-    workers = len(affinity(0)) if affinity else os.cpu_count()
+    workers = usable_cores()
 threads = 300  # a worker's connections, slow ones too; one network at a time computes
 keepalive = 65  # seconds, longer than a load balancer's 60
+graceful_timeout = 8  # seconds to finish in, less than Docker's 10 before it kills
 control_socket_disable = True
 if Path("/dev/shm").is_dir():  # noqa: S108 - in memory: a busy disk fakes a dead worker
     worker_tmp_dir = "/dev/shm"  # noqa: S108

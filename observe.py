@@ -9,7 +9,9 @@ their SHA-256 and size, never by their pixels.
 
 import json
 import os
+import struct
 import sys
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from logging import DEBUG, ERROR, INFO, WARNING, getLevelName, makeLogRecord
@@ -32,6 +34,7 @@ Json = dict[str, Any]
 
 RECORD_BYTES = 10_000_000  # of a file of predictions, then the next is begun
 RECORD_FILES = 10  # kept of each process, the newest ones
+PAUSES = (0.01, 0.03, 0.1, 0.3)  # seconds, for a worker that starts to get ready
 SERVER_FAULT, CLIENT_FAULT = 500, 400  # the least status of each
 
 REQUESTS = Counter(
@@ -105,6 +108,11 @@ def exposition() -> tuple[bytes, str]:
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    for pause in PAUSES:
+        try:
+            return generate_latest(registry), CONTENT_TYPE_LATEST
+        except struct.error:  # a new worker has made its file and not yet filled it
+            time.sleep(pause)
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 

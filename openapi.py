@@ -34,7 +34,6 @@ DOCS_HEADERS = {  # Swagger UI sets styles of its own
     "Content-Security-Policy": "default-src 'none'; script-src 'self';"
     " style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
 }
 
 Json = dict[str, Any]
@@ -71,7 +70,8 @@ ABOUT = """A picture of a garment in, its class out, or a clear error.
 
 Errors of `/predict` and of the service are problems (RFC 9457) with a stable `code`.
 Below `/v2` they are `{"error": ...}`, in the Seldon protocol its own status object,
-with the same statuses. Every answer bears `X-Request-ID`, the request's or a new one.
+with the same statuses. Every answer bears `X-Request-ID`, the request's or a new one,
+and `X-Model-Version`.
 
 | status | code | for example |
 | --- | --- | --- |
@@ -81,11 +81,13 @@ DETAILS = {  # by code, an example of what a problem says
     "unauthorized": "send a key: X-API-Key: KEY or Authorization: Bearer KEY",
     "not_found": "there is no such page",
     "method_not_allowed": "use POST",
+    "timeout": "the request was not complete in 10 s",
     "too_large": "at most 256 pictures in one request",
     "unsupported_image": "not a picture in PNG, JPEG, WebP, GIF, BMP or TIFF format",
     "broken_image": "the picture cannot be decoded: image file is truncated",
     "unknown_class": "none of the classes; the nearest is Bag",
     "internal_error": "our fault; the log says more under the request's id",
+    "overloaded": "the line for the network is full; try again in a moment",
 }
 TEXT = {"text/plain": {"schema": {"type": "string"}}}
 PAGE = {"text/html": {"schema": {"type": "string"}}}
@@ -112,7 +114,7 @@ EXPLAIN = {
     "description": "Show what the network saw and where it looked.",
     "schema": {"type": "boolean", "default": False},
 }
-TRANSFER = ("bad_request", "too_large", "unsupported_image")
+TRANSFER = ("bad_request", "timeout", "too_large", "unsupported_image", "overloaded")
 IMAGE = (*TRANSFER, "broken_image")
 
 OPERATIONS = {  # by endpoint

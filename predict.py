@@ -14,8 +14,9 @@ import hmac
 import json
 import re
 import secrets
+import select
+import socket
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import numpy as np
 from flask import Flask, Response, g, has_request_context, render_template, request
 from werkzeug.exceptions import (
     BadRequest,
+    ClientDisconnected,
     HTTPException,
     MethodNotAllowed,
     Unauthorized,
@@ -35,6 +37,7 @@ import protocols
 import settings
 from classifier import Classifier, Prediction
 from images import ImageError, Pixels, TooLargeError
+from line import Line, OverloadedError
 from openapi import openapi
 from pictures import (
     MAX_PICTURES,
@@ -49,14 +52,20 @@ from schemas import PROBLEMS
 
 REQUEST_ID_LENGTH = 64  # of a client's X-Request-ID, the rest is cut
 NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9_.-]")
+RETRY_SECONDS = "1"  # after which somebody who was turned away may ask again
 LISTEN = "127.0.0.1:9696"  # of `python predict.py`
 
-# of the page alone: JSON and pictures run no scripts
-PAGE_HEADERS = {
+# of every answer that has none of its own: nothing here is to be run, framed or kept
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+PAGE_HEADERS = {  # it has scripts and styles, all of them its own
     "Content-Security-Policy": "default-src 'none'; script-src 'self';"
     " style-src 'self'; img-src 'self' blob:; connect-src 'self';"
     " form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
 
@@ -87,7 +96,7 @@ def start() -> tuple[Flask, Classifier]:
 app, classifier = start()
 folder = app.config["PREDICTION_LOG"]
 record = observe.Record(folder) if folder else None
-network = threading.Lock()  # threads hold connections, one at a time works
+network = Line()
 
 
 @app.get("/")
@@ -151,11 +160,14 @@ def read_explain() -> bool:
 def classify(pictures: list[Picture], *, explain: bool = False) -> list[Outcome]:
     """Decode and classify all in one pass; a bad picture costs only itself.
 
-    Raises `TooLargeError` if they are too many.
+    Raises `TooLargeError` if they are too many, `OverloadedError` if the network is
+    asked for more than it can do.
     """
     if len(pictures) > MAX_PICTURES:
         raise TooLargeError(TOO_MANY)
-    with network:
+    with network as had_to_wait:
+        if had_to_wait and has_left():
+            raise ClientDisconnected
         decoded = [decode(picture) for picture in pictures]
         good = [pixels for pixels in decoded if not isinstance(pixels, ImageError)]
         predictions = iter(infer(np.stack(good), explain=explain) if good else ())
@@ -166,6 +178,19 @@ def classify(pictures: list[Picture], *, explain: bool = False) -> list[Outcome]
     if has_request_context():
         g.classified = pictures, outcomes
     return outcomes
+
+
+def has_left() -> bool:
+    """Tell whether the client has gone: then there is nobody to work for."""
+    if "waitress.client_disconnected" in request.environ:
+        return bool(request.environ["waitress.client_disconnected"]())
+    connection = request.environ.get("gunicorn.socket")
+    if connection is None or not select.select([connection], [], [], 0)[0]:
+        return False
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except OSError:
+        return True
 
 
 def infer(pixels: Pixels, *, explain: bool) -> list[Prediction]:
@@ -252,6 +277,14 @@ def refuse_image(error: ImageError) -> Response:
     return problem(describe(error.code, str(error)))
 
 
+@app.errorhandler(OverloadedError)
+def turn_away(error: OverloadedError) -> Response:
+    """Answer that the service has more to do than it can."""
+    response = problem(describe("overloaded", f"{error}; try again in a moment"))
+    response.headers["Retry-After"] = RETRY_SECONDS
+    return response
+
+
 @app.errorhandler(HTTPException)
 def refuse(error: HTTPException) -> Response:
     """Give what Flask raises the same shape as every other error."""
@@ -292,11 +325,20 @@ def demand_key() -> None:
         raise Unauthorized("send a key: X-API-Key: KEY or Authorization: Bearer KEY")
 
 
+@app.before_request
+def turn_away_early() -> None:
+    """Do not even read a picture that would find the line full."""
+    if request.method == "POST":
+        network.check()
+
+
 @app.after_request
 def tell(response: Response) -> Response:
     """Finish the headers; count and log the answer."""
     response.headers["X-Request-ID"] = g.request_id
-    response.headers["X-Content-Type-Options"] = "nosniff"  # browsers are not to guess
+    response.headers["X-Model-Version"] = classifier.version
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
     seconds = time.perf_counter() - g.started
     route = request.url_rule.rule if request.url_rule else "none"
     pictures, outcomes = g.get("classified", ([], []))

@@ -126,11 +126,13 @@ PROBLEMS = {
     "unauthorized": (401, "Unauthorized"),
     "not_found": (404, "Not found"),
     "method_not_allowed": (405, "Method not allowed"),
+    "timeout": (408, "Timeout"),
     "too_large": (413, "Too large"),
     "unsupported_image": (415, "Unsupported image"),
     "broken_image": (422, "Broken image"),
     "unknown_class": (422, "Unknown class"),
     "internal_error": (500, "Internal error"),
+    "overloaded": (503, "Overloaded"),
 }
 
 

@@ -1,6 +1,7 @@
 """The keeper's view: metrics, log lines and the record of predictions."""
 
 import json
+import threading
 import re
 from collections.abc import Iterator
 from logging import ERROR, INFO
@@ -88,6 +89,19 @@ def test_counts_outlive_a_worker(watched: tuple[Server, Path]) -> None:
         requests.get(f"{server.url}/ping", timeout=10)
     after = requests.get(f"{server.url}/metrics", timeout=10).text
     assert figure(after, name) == before
+
+
+def test_a_worker_that_starts_does_not_break_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file of figures is empty for a moment."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    file = tmp_path / "counter_1.db"
+    file.touch()
+    filler = threading.Timer(0.05, file.write_bytes, [bytes(64)])
+    filler.start()
+    assert observe.exposition()[0] == b""
+    filler.join()
 
 
 def test_levels() -> None:

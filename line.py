@@ -1,0 +1,101 @@
+"""The line for the network: one request has its turn, a bounded number wait in order.
+
+    with line as had_to_wait:
+        ...  # decode, classify
+
+Threads take requests in, slow senders too; decoding and the network are for one at a
+time, since more would only share the same core. Who would wait too long is turned away
+at once, for an early no is worth more than a late answer.
+"""
+
+import threading
+import time
+from collections import deque
+from types import TracebackType
+from typing import NamedTuple
+
+PATIENCE_SECONDS = 5.0  # the longest anybody waits
+PACE_SHARE = 0.05  # that the last turn has in the mean length of a turn
+
+
+class OverloadedError(Exception):
+    """The line is full, or the wait was too long."""
+
+
+class Bounds(NamedTuple):
+    """How many may wait: as many as are served in `seconds`, within two limits."""
+
+    seconds: float
+    least: int
+    most: int
+
+
+BURST = Bounds(0.2, 32, 128)  # while the line is empty now and then
+STRAIN = Bounds(0.05, 4, 128)  # from when it was full until it is empty
+
+
+class Line:
+    """A lock that is passed on in the order of asking, with a bounded line before it.
+
+    A full line is kept short until it has been empty: under lasting overload those who
+    are let in wait little, and a burst is still served whole.
+    """
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()
+        self._is_taken = False
+        self._bounds = BURST
+        self._pace = 0.0  # seconds, the mean length of a turn
+        self._began = 0.0
+
+    def check(self) -> None:
+        """Raise `OverloadedError` if the line is full."""
+        waiting = len(self._waiting)
+        if not waiting:
+            self._bounds = BURST
+            return
+        seconds, least, most = self._bounds
+        if waiting >= most or waiting >= max(least, seconds / (self._pace or seconds)):
+            self._bounds = STRAIN
+            raise OverloadedError("the line for the network is full")
+
+    def __enter__(self) -> bool:
+        """Wait for a turn; tell whether there was a wait.
+
+        Raises `OverloadedError` if there is no turn to be had.
+        """
+        with self._mutex:
+            if self._is_taken:
+                self.check()
+                turn = threading.Lock()
+                turn.acquire()
+                self._waiting.append(turn)
+            else:
+                self._is_taken, turn = True, None
+        if turn and not turn.acquire(timeout=PATIENCE_SECONDS):
+            self._give_up(turn)
+        self._began = time.perf_counter()
+        return turn is not None
+
+    def _give_up(self, turn: threading.Lock) -> None:
+        """Leave the line, unless the turn has come this very moment."""
+        with self._mutex:
+            if turn not in self._waiting:
+                return
+            self._waiting.remove(turn)
+        raise OverloadedError(f"waited {PATIENCE_SECONDS:g} s for the network")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Pass the turn on to whoever has waited longest."""
+        self._pace += PACE_SHARE * (time.perf_counter() - self._began - self._pace)
+        with self._mutex:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._is_taken = False

@@ -1,0 +1,127 @@
+"""The gunicorn worker: many threads that take requests in, each for a bounded time.
+
+Chosen in `gunicorn.conf.py`. gunicorn's own worker of threads waits for a slow sender
+for ever, and takes leave of clients one by one in the thread that all depend on.
+"""
+
+import errno
+import select
+import socket
+import time
+
+from gunicorn.http.errors import NoMoreData
+from gunicorn.http.message import Request
+from gunicorn.util import close as close_socket
+from gunicorn.util import close_graceful
+from gunicorn.workers.gthread import TConn, ThreadWorker
+from werkzeug.exceptions import RequestTimeout
+
+REQUEST_SECONDS = 10  # for a request to arrive, and for its answer to be taken
+TOO_LATE = f"the request was not complete in {REQUEST_SECONDS} s"
+STAY_MILLISECONDS = 2  # with a connection after its answer, for the next request
+YIELD_SECONDS = 0.0005  # before a busy worker reaches for a new connection
+PIECE = 256 * 1024  # bytes
+
+
+class TimedSocket(socket.socket):
+    """A connection that has so long to send a request, however it drips in.
+
+    gunicorn has no such limit: a thread would wait for a slow sender for ever.
+    """
+
+    deadline: float | None = None  # of the request under way, from its first byte
+    request: Request | None = None  # once its head is complete
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Receive what has come. Raises once the request has taken too long."""
+        if self.deadline is None:
+            self.deadline = time.monotonic() + REQUEST_SECONDS
+        self.settimeout(max(0.001, self.deadline - time.monotonic()))
+        try:
+            return super().recv(size, flags)
+        except TimeoutError as error:
+            if self.request is None:
+                raise NoMoreData from error  # closes without a word: there may be none
+            self.request.must_close = True
+            raise RequestTimeout(TOO_LATE) from error
+
+    def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
+        """Send all, or count a client that does not read as one that has left."""
+        self.settimeout(REQUEST_SECONDS)
+        try:
+            super().sendall(data, flags)
+        except TimeoutError as error:
+            raise BrokenPipeError(errno.EPIPE, "the client does not read") from error
+
+
+class Connection(TConn):  # type: ignore[misc]
+    """A connection that its own thread takes leave of.
+
+    gunicorn lingers in the main thread, up to two seconds a connection.
+    """
+
+    def close(self, graceful: bool = False) -> None:
+        """Close at once."""
+        close_socket(self.sock)
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """Threads that stay with a busy connection; new ones go to the idler worker.
+
+    gunicorn hands a connection back to its main thread after each answer, which costs
+    two thread switches a request, a tenth of a small one; and whichever worker wakes
+    first takes every connection that waits.
+    """
+
+    def handle(self, conn: Connection) -> object:
+        """Answer a request, and the next ones while nobody else waits for a thread."""
+        again = self.handle_one(conn)
+        while again is True and self.alive and not self.is_busy() and has_more(conn):
+            again = self.handle_one(conn)
+        if again is False:
+            close_graceful(conn.sock)
+        return again
+
+    def handle_one(self, conn: Connection) -> object:
+        """Answer a request, which has its own time to arrive."""
+        conn.sock.deadline = conn.sock.request = None
+        return super().handle(conn)
+
+    def handle_request(self, req: Request, conn: Connection) -> bool:
+        """Answer, then read what the application left of the body.
+
+        The next request lies behind it. gunicorn reads 64 kB of it, 1 kB at a time.
+        """
+        conn.sock.request = req
+        again = super().handle_request(req, conn)
+        try:
+            while again and req.body.read(PIECE):
+                pass
+        except (RequestTimeout, NoMoreData):
+            return False
+        return bool(again)
+
+    def is_busy(self) -> bool:
+        """Tell whether there are more connections than threads."""
+        return bool(self.nr_conns > self.cfg.threads)
+
+    def accept(self, listener: socket.socket) -> None:
+        """Take a new connection, unless an idler worker was quicker."""
+        if self.nr_conns:
+            time.sleep(YIELD_SECONDS)
+        try:
+            accepted, address = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        self.nr_conns += 1
+        sock = TimedSocket(fileno=accepted.detach())
+        self.enqueue_req(Connection(self.cfg, sock, address, listener.getsockname()))
+
+
+def has_more(conn: Connection) -> bool:
+    """Tell whether a request follows within a moment."""
+    if conn.parser.unreader.buf.getvalue():
+        return True
+    poll = select.poll()
+    poll.register(conn.sock, select.POLLIN)
+    return bool(poll.poll(STAY_MILLISECONDS))
