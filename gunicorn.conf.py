@@ -54,6 +54,7 @@ worker_class = Worker
 if "WEB_CONCURRENCY" not in os.environ:
     workers = usable_cores()
 threads = 300  # a worker's connections, slow ones too; one network at a time computes
+worker_connections = 900  # idle ones too, below the usual limit of 1,024 open files
 keepalive = 65  # seconds, longer than a load balancer's 60
 graceful_timeout = 8  # seconds to finish in, less than Docker's 10 before it kills
 control_socket_disable = True

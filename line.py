@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 PATIENCE_SECONDS = 5.0  # the longest anybody waits
+FULL = "the line for the network is full"
 PACE_SHARE = 0.05  # that the last turn has in the mean length of a turn
 
 
@@ -49,16 +50,17 @@ class Line:
         self._pace = 0.0  # seconds, the mean length of a turn
         self._began = 0.0
 
-    def check(self) -> None:
-        """Raise `OverloadedError` if the line is full."""
+    def is_full(self) -> bool:
+        """Tell whether nobody more may wait."""
         waiting = len(self._waiting)
         if not waiting:
             self._bounds = BURST
-            return
+            return False
         seconds, least, most = self._bounds
-        if waiting >= most or waiting >= max(least, seconds / (self._pace or seconds)):
-            self._bounds = STRAIN
-            raise OverloadedError("the line for the network is full")
+        if waiting < min(most, max(least, seconds / (self._pace or seconds))):
+            return False
+        self._bounds = STRAIN
+        return True
 
     def __enter__(self) -> bool:
         """Wait for a turn; tell whether there was a wait.
@@ -67,7 +69,8 @@ class Line:
         """
         with self._mutex:
             if self._is_taken:
-                self.check()
+                if self.is_full():
+                    raise OverloadedError(FULL)
                 turn = threading.Lock()
                 turn.acquire()
                 self._waiting.append(turn)

@@ -122,6 +122,11 @@ def count_request(route: str, status: int, seconds: float) -> None:
     LATENCY.labels(route).observe(seconds)
 
 
+def count_unread(status: int) -> None:
+    """Count an answer that was sent before the request was read."""
+    REQUESTS.labels("none", status).inc()
+
+
 def count_predictions(outcomes: Iterable[Json]) -> None:
     """Count the pictures of a request by class, or by the code of their error."""
     for outcome in outcomes:

@@ -7,20 +7,43 @@ for ever, and takes leave of clients one by one in the thread that all depend on
 import errno
 import select
 import socket
+import threading
 import time
+from contextlib import suppress
 
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
 from gunicorn.util import close as close_socket
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import TConn, ThreadWorker
-from werkzeug.exceptions import RequestTimeout
+from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailable
 
 REQUEST_SECONDS = 10  # for a request to arrive, and for its answer to be taken
 TOO_LATE = f"the request was not complete in {REQUEST_SECONDS} s"
+MAX_RECEIVED = 128 * 1024**2  # bytes of all requests that are under way
+TOO_MUCH = "too much is being sent to the service; try again in a moment"
+RETRY_SECONDS = 1
+LINGER_SECONDS = 2  # with a client that has its answer and is still sending
 STAY_MILLISECONDS = 2  # with a connection after its answer, for the next request
 YIELD_SECONDS = 0.0005  # before a busy worker reaches for a new connection
 PIECE = 256 * 1024  # bytes
+
+
+class Total:
+    """The bytes of all requests that are under way."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._bytes = 0
+
+    def add(self, count: int) -> bool:
+        """Add to them; tell whether they are no more than may be."""
+        with self._mutex:
+            self._bytes += count
+            return self._bytes <= MAX_RECEIVED
+
+
+received = Total()
 
 
 class TimedSocket(socket.socket):
@@ -31,19 +54,34 @@ class TimedSocket(socket.socket):
 
     deadline: float | None = None  # of the request under way, from its first byte
     request: Request | None = None  # once its head is complete
+    received = 0  # bytes of it
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """Receive what has come. Raises once the request has taken too long."""
+        """Receive what has come.
+
+        Raises once the request has taken too long, or all requests too much memory.
+        """
         if self.deadline is None:
             self.deadline = time.monotonic() + REQUEST_SECONDS
         self.settimeout(max(0.001, self.deadline - time.monotonic()))
         try:
-            return super().recv(size, flags)
+            data = super().recv(size, flags)
         except TimeoutError as error:
             if self.request is None:
                 raise NoMoreData from error  # closes without a word: there may be none
             self.request.must_close = True
             raise RequestTimeout(TOO_LATE) from error
+        if not flags:
+            self.received += len(data)
+            if not received.add(len(data)) and self.request is not None:
+                self.request.must_close = True
+                raise ServiceUnavailable(TOO_MUCH, retry_after=RETRY_SECONDS)
+        return data
+
+    def begin(self) -> None:
+        """Forget the request before."""
+        received.add(-self.received)
+        self.deadline, self.request, self.received = None, None, 0
 
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
         """Send all, or count a client that does not read as one that has left."""
@@ -73,31 +111,45 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     first takes every connection that waits.
     """
 
+    def load_wsgi(self) -> None:
+        """Load the application, and learn how it turns requests away."""
+        super().load_wsgi()
+        self.turn_away = self.wsgi.extensions["turn_away_unread"]
+
     def handle(self, conn: Connection) -> object:
         """Answer a request, and the next ones while nobody else waits for a thread."""
         again = self.handle_one(conn)
         while again is True and self.alive and not self.is_busy() and has_more(conn):
             again = self.handle_one(conn)
         if again is False:
-            close_graceful(conn.sock)
+            conn.sock.deadline = time.monotonic() + LINGER_SECONDS
+            with suppress(NoMoreData):
+                close_graceful(conn.sock)
         return again
 
     def handle_one(self, conn: Connection) -> object:
         """Answer a request, which has its own time to arrive."""
-        conn.sock.deadline = conn.sock.request = None
-        return super().handle(conn)
+        try:
+            return super().handle(conn)
+        finally:
+            conn.sock.begin()
 
     def handle_request(self, req: Request, conn: Connection) -> bool:
-        """Answer, then read what the application left of the body.
+        """Answer, at once if there is too much to do; then read the rest of the body.
 
         The next request lies behind it. gunicorn reads 64 kB of it, 1 kB at a time.
         """
         conn.sock.request = req
-        again = super().handle_request(req, conn)
+        refusal = self.turn_away(req.path) if req.method == "POST" else None
+        if refusal:
+            conn.sock.sendall(refusal)
+            again = self.alive and not req.should_close()
+        else:
+            again = super().handle_request(req, conn)
         try:
             while again and req.body.read(PIECE):
                 pass
-        except (RequestTimeout, NoMoreData):
+        except (HTTPException, NoMoreData):
             return False
         return bool(again)
 

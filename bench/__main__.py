@@ -10,22 +10,20 @@
     accuracy    of the Fashion-MNIST test set, sent as PNGs over HTTP; wants --data
 
 Medians of several runs; both sides of a comparison take turns in one run. `load`
-needs `wrk`, and makes itself an environment for its rival. Linux only.
+needs `wrk`, and makes itself an environment for its rival. Linux only. What the
+service survives is measured by `python -m bench.ordeal`.
 """
 
 import argparse
 import io
 import os
-import re
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import venv
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,44 +34,34 @@ from PIL import Image
 from torch import nn
 
 import artifact
+from bench.service import (
+    OURS,
+    PORT,
+    ROOT,
+    SETTLE_SECONDS,
+    URL,
+    WORKERS,
+    encode,
+    pictures,
+    pss,
+    running,
+    workers_of,
+)
 from classifier import OUTPUTS, Classifier, session_options
 from data import get_data
 from images import Pixels, to_pixels
 from model import Calibrated, FashionCNN, convolution, export_onnx
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-
-PORT = 9697
-URL = f"http://127.0.0.1:{PORT}"
-WORKERS = 2
 ROUNDS = 7
 PHOTOS = ((3000, 4000, False), (3000, 4000, True), (900, 1200, False))
 BATCH = 256  # pictures, as many as a request may hold
 GRAIN = 6  # levels, standard deviation
 CONNECTIONS = 8
 LOAD_SECONDS = 5
-SETTLE_SECONDS = 1  # after the first answer, for every worker to be up
 RIVAL_ENVIRONMENT = HERE / ".venv"
 RIVAL_PACKAGES = ("fastapi", "uvicorn[standard]")
 SHARED_PACKAGES = ("numpy", "onnxruntime", "pillow")  # in the versions we use
-OURS = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{PORT}", "predict:app"]
-
-
-def pictures() -> list[bytes]:
-    """Return 1,000 different PNGs: the samples, each shifted ten ways."""
-    with np.load(ROOT / "tests" / "pictures.npz") as file:
-        samples = file["pixels"]
-    shifts = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)] + [(0, 2)]
-    shifted = [np.roll(p, shift, (0, 1)) for shift in shifts for p in samples]
-    return [encode(pixels) for pixels in shifted]
-
-
-def encode(pixels: Pixels) -> bytes:
-    """Return `pixels` as a PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def median(name: str, values: list[float], unit: str, digits: int = 3) -> float:
@@ -83,33 +71,6 @@ def median(name: str, values: list[float], unit: str, digits: int = 3) -> float:
     spread = f"({low:.{digits}f} to {high:.{digits}f})"
     print(f"{name:28} {middle:10.{digits}f} {unit}  {spread}")
     return middle
-
-
-@contextmanager
-def running(command: list[str], folder: Path, **environment: str) -> Iterator[int]:
-    """Run a server until the block ends; give its process id once it answers."""
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=os.environ | {"WEB_CONCURRENCY": str(WORKERS)} | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while not answers() and process.poll() is None:
-            time.sleep(0.01)
-        yield process.pid
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-
-
-def answers() -> bool:
-    """Tell whether something answers on our port."""
-    try:
-        return requests.get(f"{URL}/ping", timeout=1).ok
-    except requests.RequestException:
-        return False
 
 
 class Reference(FashionCNN):
@@ -192,16 +153,8 @@ def memory() -> None:
         time.sleep(SETTLE_SECONDS)
         for picture in pictures():
             session.post(f"{URL}/predict", data=picture, timeout=5)
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        sizes = [pss(process) for process in (str(pid), *children)]
+        sizes = [pss(process) for process in (pid, *workers_of(pid))]
     print(f"{sum(sizes):.0f} MB in {len(sizes)} processes: {[round(s) for s in sizes]}")
-
-
-def pss(pid: str) -> float:
-    """Return the proportional set size of a process in MB."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) / 1024 if found else 0.0
 
 
 def batch() -> None:
@@ -229,7 +182,7 @@ def metrics() -> None:
     with running(OURS, ROOT, WEB_CONCURRENCY="1") as pid, requests.Session() as session:
         time.sleep(SETTLE_SECONDS)
         sent = known_by(session, pictures())
-        [worker] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        [worker] = workers_of(pid)
         rounds = []
         for _ in range(ROUNDS):
             before = processor_seconds(worker)
@@ -253,7 +206,7 @@ def metrics() -> None:
     print(f"{output.strip()}\ncounting is {counting / request:.1%} of a request")
 
 
-def processor_seconds(pid: str) -> float:
+def processor_seconds(pid: int) -> float:
     """Return the processor time that a process has taken."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

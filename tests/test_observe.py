@@ -1,8 +1,8 @@
 """The keeper's view: metrics, log lines and the record of predictions."""
 
 import json
-import threading
 import re
+import threading
 from collections.abc import Iterator
 from logging import ERROR, INFO
 from pathlib import Path

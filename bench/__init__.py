@@ -1,0 +1,1 @@
+"""What is measured: speed and size by `bench`, endurance by `bench.ordeal`."""

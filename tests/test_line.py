@@ -1,0 +1,136 @@
+"""The line for the network keeps order, bounds, and nobody too long."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+import line as line_room
+from line import Bounds, Line, OverloadedError
+
+
+def begin(work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work)
+    thread.start()
+    time.sleep(0.02)  # for it to be in the line before the next
+    return thread
+
+
+def test_turns_come_in_the_order_of_asking() -> None:
+    line, order = Line(), list[int]()
+
+    def work(number: int) -> None:
+        with line as had_to_wait:
+            assert had_to_wait
+            order.append(number)
+
+    with line as had_to_wait:
+        assert not had_to_wait
+        threads = [begin(lambda n=number: work(n)) for number in range(5)]  # type: ignore[misc]
+    for thread in threads:
+        thread.join()
+    assert order == [0, 1, 2, 3, 4]
+
+
+def test_one_at_a_time() -> None:
+    line, inside, most = Line(), 0, 0
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(200):
+            with line:
+                inside += 1
+                most = max(most, inside)
+                time.sleep(0.0001)
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+
+
+def test_an_error_passes_the_turn_on() -> None:
+    line = Line()
+    with pytest.raises(ZeroDivisionError), line:
+        1 / 0  # noqa: B018
+    with line as had_to_wait:
+        assert not had_to_wait
+
+
+def test_a_full_line_is_short_until_it_has_been_empty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(line_room, "BURST", Bounds(1, 4, 4))
+    monkeypatch.setattr(line_room, "STRAIN", Bounds(1, 2, 2))
+    line, leave = Line(), threading.Semaphore(0)
+
+    def work() -> None:
+        with line:
+            leave.acquire()
+
+    threads = [begin(work)]
+    assert not line.is_full()  # which also sees that it is empty
+    threads += [begin(work) for _ in range(4)]
+    assert line.is_full()
+    with pytest.raises(OverloadedError, match="full"), line:
+        pass
+    for waiting in (3, 2):
+        leave.release()
+        time.sleep(0.05)
+        assert line.is_full(), f"{waiting} wait, and it is strained"
+    leave.release()
+    time.sleep(0.05)
+    assert not line.is_full()
+    leave.release(2)
+    for thread in threads:
+        thread.join()
+    assert not line.is_full()
+    threads = [begin(work) for _ in range(4)]
+    assert not line.is_full(), "a burst is let in again"
+    leave.release(4)
+    for thread in threads:
+        thread.join()
+
+
+def test_slow_turns_shorten_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_room, "BURST", Bounds(0.1, 1, 100))
+    line, leave = Line(), threading.Event()
+    for _ in range(100):
+        with line:
+            time.sleep(0.005)
+
+    def wait() -> None:
+        with line:
+            leave.wait()
+
+    threads = [begin(wait)]
+    while not line.is_full():
+        threads.append(begin(wait))
+        assert len(threads) < 50
+    leave.set()
+    for thread in threads:
+        thread.join()
+    assert 5 <= len(threads) - 1 <= 20  # 0.1 s at 5 ms and what this machine adds
+
+
+def test_nobody_waits_longer_than_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_room, "PATIENCE_SECONDS", 0.05)
+    line, leave = Line(), threading.Event()
+
+    def wait() -> None:
+        with line:
+            leave.wait()
+
+    first = begin(wait)
+    started = time.monotonic()
+    with pytest.raises(OverloadedError, match=r"waited 0\.05 s"), line:
+        pass
+    assert 0.05 <= time.monotonic() - started < 1
+    leave.set()
+    first.join()
+    with line as had_to_wait:
+        assert not had_to_wait  # the place was given up

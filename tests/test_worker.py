@@ -1,0 +1,295 @@
+"""gunicorn's threads under slow, rude and too many clients; real sockets throughout."""
+
+import io
+import json
+import math
+import os
+import runpy
+import signal
+import socket
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from conftest import GUNICORN, ROOT, Encode, Server, serve
+from PIL import Image
+
+Connection = socket.socket
+HEAD = "POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n"
+
+
+@contextmanager
+def connect(server: Server) -> Iterator[Connection]:
+    host, port = server.url.removeprefix("http://").split(":")
+    with closing(socket.create_connection((host, int(port)), timeout=30)) as connection:
+        yield connection
+
+
+def ask(path: str, body: bytes) -> bytes:
+    return HEAD.format(path, len(body)).encode() + body
+
+
+def hear(connection: Connection) -> bytes:
+    """Read until the other side closes."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def hear_one(connection: Connection) -> tuple[int, dict[str, str], bytes]:
+    """Read one answer: its status, headers and body."""
+    heard = b""
+    while b"\r\n\r\n" not in heard:
+        piece = connection.recv(65536)
+        assert piece, heard
+        heard += piece
+    head, _, body = heard.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    while len(body) < int(headers["content-length"]):
+        body += connection.recv(65536)
+    return int(first.split()[1]), headers, body
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service with one worker, easily kept busy."""
+    log = tmp_path_factory.mktemp("single") / "log"
+    with serve(GUNICORN, log, WEB_CONCURRENCY="1") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def load() -> bytes:
+    """A request that keeps the network busy for seconds: large flat pictures."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4000, 4000), "red").save(buffer, "PNG")
+    files = [("image", buffer.getvalue())] * 6
+    request = requests.Request("POST", "http://x/predict", files=files).prepare()
+    body = request.body
+    assert isinstance(body, bytes)
+    head = HEAD.format("/predict", len(body)).removesuffix("\r\n")
+    kind = f"Content-Type: {request.headers['Content-Type']}\r\n\r\n"
+    return (head + kind).encode() + body
+
+
+def test_a_body_that_drips_in_is_408_after_ten_seconds(gunicorn: Server) -> None:
+    with connect(gunicorn) as connection, connect(gunicorn) as silent:
+        started = time.monotonic()
+        connection.sendall(HEAD.format("/predict", 1000).encode())
+        silent.sendall(b"POST /predict HTTP/1.1\r\nHost:")
+        connection.settimeout(0.5)
+        status = None
+        while status is None:
+            connection.sendall(b"\xff")
+            try:
+                status, headers, body = hear_one(connection)
+            except TimeoutError:
+                continue
+        took = time.monotonic() - started
+        assert (status, json.loads(body)["code"]) == (408, "timeout")
+        assert headers["connection"] == "close"
+        assert 9.5 < took < 13
+        assert hear(silent) == b""  # a head that never ends is not worth an answer
+
+
+def fill(
+    server: Server, stack: ExitStack, load: bytes, boot: bytes
+) -> list[Connection]:
+    """Occupy the network, then fill the line for it."""
+    busy = stack.enter_context(connect(server))
+    busy.sendall(load)
+    time.sleep(0.3)
+    waiting = [stack.enter_context(connect(server)) for _ in range(160)]
+    for connection in waiting:
+        connection.sendall(ask("/predict", boot))
+    return [busy, *waiting]
+
+
+def test_a_full_line_turns_others_away_at_once(
+    single: Server, load: bytes, boot: bytes
+) -> None:
+    with ExitStack() as stack:
+        busy, *waiting = fill(single, stack, load, boot)
+        time.sleep(0.3)
+        refused = []
+        for path in ("/predict", "/v2/models/fashion/infer", "/api/v1.0/predictions"):
+            with connect(single) as connection:
+                started = time.monotonic()
+                connection.sendall(ask(path, boot * 1000))  # a megabyte, left unread
+                refused.append((path, *hear_one(connection)))
+                assert time.monotonic() - started < 0.5
+                connection.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert hear_one(connection)[0] == 200  # the connection is still good
+        answers = [hear_one(connection) for connection in waiting]
+        assert hear_one(busy)[0] == 200
+    for path, status, headers, body in refused:
+        assert status == 503, path
+        assert headers["retry-after"] == "1"
+        assert len(headers["x-request-id"]) == 32
+        assert headers["x-model-version"]
+        document = json.loads(body)
+        if path == "/predict":
+            assert document["code"] == "overloaded"
+            assert headers["content-type"] == "application/problem+json"
+        elif path.startswith("/v2"):
+            assert set(document) == {"error"}
+        else:
+            assert document["status"]["code"] == 503
+    statuses = [status for status, _, _ in answers]
+    assert set(statuses) == {200, 503}
+    assert 32 <= statuses.count(200) <= 129
+
+
+def test_a_full_line_is_counted(single: Server) -> None:
+    text = requests.get(f"{single.url}/metrics", timeout=5).text
+    assert 'fashion_requests_total{route="none",status="503"}' in text
+
+
+def test_who_leaves_the_line_costs_nothing(
+    single: Server, load: bytes, boot: bytes
+) -> None:
+    """Their requests are read, and never decoded nor classified."""
+
+    def classified() -> float:
+        text = requests.get(f"{single.url}/metrics", timeout=5).text
+        name = "fashion_inference_seconds_count "
+        [line] = [x for x in text.splitlines() if x.startswith(name)]
+        return float(line.split()[1])
+
+    before = classified()
+    with connect(single) as busy:
+        busy.sendall(load)
+        time.sleep(0.3)
+        for _ in range(20):
+            with connect(single) as leaving:
+                leaving.sendall(ask("/predict", boot))
+        time.sleep(0.1)
+        hear_one(busy)
+        time.sleep(0.3)
+    assert classified() == before + 1
+
+
+def test_a_client_that_does_not_read_does_not_stop_others(
+    gunicorn: Server, boot: bytes
+) -> None:
+    files = [("image", boot)] * 256
+    url = f"{gunicorn.url}/predict?explain=true"
+    request = requests.Request("POST", url, files=files).prepare()
+    assert isinstance(request.body, bytes)
+    head = HEAD.format("/predict?explain=true", len(request.body))
+    kind = f"Content-Type: {request.headers['Content-Type']}\r\n\r\n"
+    with ExitStack() as stack:
+        for _ in range(20):
+            rude = stack.enter_context(connect(gunicorn))
+            rude.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            rude.sendall((head.removesuffix("\r\n") + kind).encode() + request.body)
+        answer = requests.post(f"{gunicorn.url}/predict", data=boot, timeout=10)
+        assert answer.status_code == 200
+
+
+def test_more_than_memory_holds_is_turned_away(single: Server, boot: bytes) -> None:
+    """Five bodies of 30 MB, all but complete, are more than 128 MB."""
+    size = 30 * 1024**2
+    with ExitStack() as stack:
+        senders = [stack.enter_context(connect(single)) for _ in range(5)]
+        statuses = []
+        for sender in senders:
+            sender.sendall(HEAD.format("/predict", size).encode())
+            try:
+                sender.sendall(bytes(size - 1))
+            except ConnectionError:
+                statuses.append(503)
+        for sender in senders:
+            sender.settimeout(0.5)
+            try:
+                statuses.append(hear_one(sender)[0])
+            except (TimeoutError, ConnectionError):
+                continue
+    assert statuses.count(503) >= 1
+    answer = requests.post(f"{single.url}/predict", data=boot, timeout=5)
+    assert answer.status_code == 200
+
+
+def test_a_killed_worker_is_replaced(tmp_path: Path, boot: bytes) -> None:
+    with serve(GUNICORN, tmp_path / "log", WEB_CONCURRENCY="1") as server:
+        pid = server.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        old = children.read_text().split()
+        os.kill(int(old[0]), signal.SIGKILL)
+        answer = requests.post(f"{server.url}/predict", data=boot, timeout=10)
+        assert answer.status_code == 200
+        assert children.read_text().split() != old
+
+
+def test_sigterm_loses_nothing_that_was_accepted(tmp_path: Path, boot: bytes) -> None:
+    half = len(boot) // 2
+    with serve(GUNICORN, tmp_path / "log", WEB_CONCURRENCY="2") as server:
+        with ExitStack() as stack:
+            senders = [stack.enter_context(connect(server)) for _ in range(20)]
+            for sender in senders:
+                sender.sendall(ask("/predict", boot)[:-half])
+            time.sleep(0.3)
+            started = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+            for sender in senders:
+                sender.sendall(boot[-half:])
+            answers = [hear_one(sender) for sender in senders]
+        assert {status for status, _, _ in answers} == {200}
+        assert server.process.wait(10) == 0
+        assert time.monotonic() - started < 10  # what Docker allows
+
+
+def test_slow_senders_leave_others_their_pace(single: Server, boot: bytes) -> None:
+    def median() -> float:
+        times = []
+        with requests.Session() as session:
+            for _ in range(40):
+                started = time.perf_counter()
+                session.post(f"{single.url}/predict", data=boot, timeout=5)
+                times.append(time.perf_counter() - started)
+        return statistics.median(times)
+
+    quiet = median()
+    with ExitStack() as stack:
+        slow = [stack.enter_context(connect(single)) for _ in range(250)]
+        for sender in slow:
+            sender.sendall(HEAD.format("/predict", 1000).encode())
+        assert median() < 5 * quiet + 0.01
+
+
+def test_a_jpeg_of_endless_scans_is_refused(server: Server, encode: Encode) -> None:
+    """Each of 42 bytes, each as costly as the whole picture."""
+    data = encode(np.zeros((2000, 2000, 3), np.uint8), "JPEG", progressive=True)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    bomb = data[:-2] + 300 * scan + data[-2:]
+    answer = requests.post(f"{server.url}/predict", data=bomb, timeout=5)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+        (
+            {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"},
+            math.inf,
+        ),
+        ({}, math.inf),
+    ],
+)
+def test_cores_are_what_the_cgroup_allows(
+    tmp_path: Path, files: dict[str, str], cores: float
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    assert settings["quota"](tmp_path) == cores
+    assert settings["usable_cores"]() >= 1
