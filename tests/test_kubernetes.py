@@ -1,0 +1,244 @@
+"""The manifests as Kustomize renders them: valid, safe, and true to the service."""
+
+import json
+import shlex
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from pathlib import Path
+from secrets import choice
+from typing import Any
+from urllib.parse import urlsplit
+
+import kubernetes_validate  # type: ignore[import-untyped]
+import pytest
+import yaml
+from conftest import GUNICORN, ROOT, serve
+from gunicorn.config import Config
+from kubernetes_validate.utils import (  # type: ignore[import-untyped]
+    all_versions,
+    major_minor,
+)
+
+import predict
+import settings
+
+Json = dict[str, Any]
+
+DEPLOY = ROOT / "deploy"
+OLDEST = 30  # of Kubernetes 1.x, since when a preStop hook can sleep
+VERSIONS = sorted({v for v in map(major_minor, all_versions()) if int(v[2:]) >= OLDEST})
+VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "projected"}
+VOLUMES |= {"persistentVolumeClaim", "secret"}
+NEVER = {"host", "hostIPC", "hostNetwork", "hostPID", "hostPath", "hostPort"}
+NEVER |= {"hostProcess", "privileged", "procMount", "sysctls"}
+NEVER |= {"appArmorProfile", "seLinuxOptions"}
+
+
+def render(folder: Path) -> dict[str, Json]:
+    """Render a folder with Kustomize; return its objects by kind."""
+    if not (kubectl := shutil.which("kubectl")):
+        pytest.skip("needs kubectl")
+    version = [kubectl, "version", "--client", "--output", "yaml"]
+    done = subprocess.run(version, capture_output=True, check=True)
+    if b"kustomizeVersion" not in done.stdout:
+        pytest.skip("needs kubectl 1.25 or newer: the Kustomize in older ones differs")
+    done = subprocess.run(
+        [kubectl, "kustomize", folder], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr.decode()) == (0, "")  # nor a warning
+    objects = list(yaml.safe_load_all(done.stdout))
+    by_kind = {each["kind"]: each for each in objects}
+    assert len(by_kind) == len(objects)
+    return by_kind
+
+
+@pytest.fixture(scope="session")
+def stable() -> dict[str, Json]:
+    return render(DEPLOY)
+
+
+@pytest.fixture
+def pod(stable: dict[str, Json]) -> Json:
+    return dict(stable["Deployment"]["spec"]["template"])
+
+
+@pytest.fixture
+def container(pod: Json) -> Json:
+    (container,) = pod["spec"]["containers"]
+    return dict(container)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_published_schemas_hold(stable: dict[str, Json], version: str) -> None:
+    for each in stable.values():
+        kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_the_published_schemas_find_a_slip(stable: dict[str, Json]) -> None:
+    service = stable["Service"]
+    slip = service | {"spec": service["spec"] | {"selectors": {}}}
+    with pytest.raises(kubernetes_validate.ValidationError, match="selectors"):
+        kubernetes_validate.validate(slip, VERSIONS[-1], strict=True)
+
+
+def test_pods_keep_to_the_restricted_standard(pod: Json, container: Json) -> None:
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards, v1.34.
+
+    A little stricter: what the standard allows within bounds is not used at all.
+    """
+    spec = pod["spec"]
+    assert not NEVER & set(keys(spec))
+    for volume in spec["volumes"]:
+        assert set(volume) - {"name"} <= VOLUMES
+    context = spec["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] > 0
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {  # and nothing that undoes the above
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+    assert not {"initContainers", "ephemeralContainers"} & set(spec)
+
+
+def keys(node: Any) -> Iterator[str]:
+    """Give every key of an object, at any depth."""
+    if isinstance(node, dict):
+        yield from node
+        node = list(node.values())
+    if isinstance(node, list):
+        for each in node:
+            yield from keys(each)
+
+
+@pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
+def test_probes_ask_a_route_that_needs_no_key(container: Json, probe: str) -> None:
+    asked = container[probe]["httpGet"]
+    urls = predict.app.url_map.bind("")
+    assert urls.match(asked["path"])[0] in predict.OPEN_ENDPOINTS
+    assert asked["path"].startswith("/v2/health/")
+    assert asked["port"] in {port["name"] for port in container["ports"]}
+
+
+def test_the_port_is_the_service_s_own(
+    stable: dict[str, Json], pod: Json, container: Json
+) -> None:
+    (port,) = container["ports"]
+    assert f"0.0.0.0:{port['containerPort']}" in (ROOT / "Pipfile").read_text()
+    annotations = pod["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == str(port["containerPort"])
+    assert predict.app.url_map.bind("").match(annotations["prometheus.io/path"])
+    assert stable["Service"]["spec"]["ports"][0]["targetPort"] == port["name"]
+
+
+def test_every_variable_is_a_setting_with_a_good_value(container: Json) -> None:
+    for variable in container["env"]:
+        prefix, _, name = variable["name"].partition("_")
+        if prefix != "FLASK":
+            assert variable["name"] == "GUNICORN_CMD_ARGS"
+            continue
+        setting = settings.SETTINGS[name]
+        assert setting.is_secret == ("valueFrom" in variable)
+        if not setting.is_secret:
+            setting.check(variable["value"])
+
+
+def test_a_pod_has_the_time_to_finish(pod: Json, container: Json) -> None:
+    asleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    arguments = shlex.split(variables(container)["GUNICORN_CMD_ARGS"])
+    finishing = Config().parser().parse_args(arguments).graceful_timeout
+    assert asleep + finishing < pod["spec"]["terminationGracePeriodSeconds"]
+
+
+def variables(container: Json) -> dict[str, str]:
+    """Return the variables whose values stand in the manifest."""
+    return {v["name"]: v["value"] for v in container["env"] if "value" in v}
+
+
+def test_an_update_takes_no_pod_away_before_another_is_ready(
+    stable: dict[str, Json],
+) -> None:
+    spec = stable["Deployment"]["spec"]
+    update = spec["strategy"]["rollingUpdate"]
+    assert (update["maxUnavailable"], update["maxSurge"]) == (0, 1)
+    (container,) = spec["template"]["spec"]["containers"]
+    asleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert spec["minReadySeconds"] >= asleep > 0
+
+
+def test_the_autoscaler_alone_counts_the_stable_pods(stable: dict[str, Json]) -> None:
+    assert "replicas" not in stable["Deployment"]["spec"]
+    spec = stable["HorizontalPodAutoscaler"]["spec"]
+    target, deployment = spec["scaleTargetRef"], stable["Deployment"]
+    assert target["name"] == deployment["metadata"]["name"]
+    assert (target["kind"], target["apiVersion"]) == ("Deployment", "apps/v1")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    for metric in spec["metrics"]:  # a share of nothing cannot be counted
+        assert metric["resource"]["name"] in container["resources"]["requests"]
+
+
+class Connection(HTTPConnection):
+    """What a Service does: a new connection goes to a ready pod, and stays there."""
+
+    def __init__(self, ready: list[str]) -> None:
+        super().__init__("fashion", timeout=10)
+        self.ready = ready
+
+    def connect(self) -> None:
+        """Open the connection, the first time and after each `Connection: close`."""
+        pod = urlsplit(choice(self.ready[:]))
+        self.host, self.port = str(pod.hostname), int(pod.port or 0)
+        super().connect()
+
+
+def test_an_update_loses_no_request(
+    tmp_path: Path, stable: dict[str, Json], boot: bytes
+) -> None:
+    """One pod takes over from another, as the manifests have it, without a cluster."""
+    (container,) = stable["Deployment"]["spec"]["template"]["spec"]["containers"]
+    options = variables(container) | {"WEB_CONCURRENCY": "1"}
+    ready: list[str] = []
+    stop = threading.Event()
+    with (
+        serve(GUNICORN, tmp_path / "new", **options) as new,
+        ThreadPoolExecutor() as clients,
+    ):
+        try:
+            with serve(GUNICORN, tmp_path / "old", **options) as old:
+                ready.append(old.url)
+                asked = [
+                    clients.submit(ask, Connection(ready), boot, stop, keep=keep)
+                    for keep in (True, True, False, False)
+                ]
+                time.sleep(0.5)
+                ready.append(new.url)  # it has its share
+                time.sleep(0.5)
+                ready.remove(old.url)  # all have heard that it goes: preStop ends
+        finally:
+            stop.set()
+        counts = [each.result() for each in asked]
+    assert old.process.returncode == 0
+    assert min(counts) > 20
+
+
+def ask(
+    connection: Connection, boot: bytes, stop: threading.Event, *, keep: bool
+) -> int:
+    """Ask over one connection or over new ones; count the answers, all of them good."""
+    count = 0
+    while not stop.is_set():
+        connection.request("POST", "/predict", boot)
+        answer = connection.getresponse()
+        assert json.load(answer)["class"] == "Ankle boot"
+        count += 1
+        if not keep:
+            connection.close()
+        time.sleep(0.01)
+    connection.close()
+    return count
