@@ -62,9 +62,16 @@ def stable() -> dict[str, Json]:
     return render(DEPLOY)
 
 
-@pytest.fixture
-def pod(stable: dict[str, Json]) -> Json:
-    return dict(stable["Deployment"]["spec"]["template"])
+@pytest.fixture(scope="session")
+def canary() -> dict[str, Json]:
+    return render(DEPLOY / "canary")
+
+
+@pytest.fixture(params=["stable", "canary"])
+def pod(request: pytest.FixtureRequest) -> Json:
+    """The pod template of each Deployment in turn."""
+    deployment = request.getfixturevalue(request.param)["Deployment"]
+    return dict(deployment["spec"]["template"])
 
 
 @pytest.fixture
@@ -74,8 +81,11 @@ def container(pod: Json) -> Json:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_published_schemas_hold(stable: dict[str, Json], version: str) -> None:
-    for each in stable.values():
+@pytest.mark.parametrize("track", ["stable", "canary"])
+def test_the_published_schemas_hold(
+    request: pytest.FixtureRequest, track: str, version: str
+) -> None:
+    for each in request.getfixturevalue(track).values():
         kubernetes_validate.validate(each, version, strict=True)
 
 
@@ -181,6 +191,65 @@ def test_the_autoscaler_alone_counts_the_stable_pods(stable: dict[str, Json]) ->
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     for metric in spec["metrics"]:  # a share of nothing cannot be counted
         assert metric["resource"]["name"] in container["resources"]["requests"]
+
+
+def test_who_selects_whom(stable: dict[str, Json], canary: dict[str, Json]) -> None:
+    """The Service has both versions; their Deployments do not fight over pods."""
+    both = [labels(stable), labels(canary)]
+    budget = stable["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"]
+    chosen = {
+        "service": stable["Service"]["spec"]["selector"],
+        "stable": stable["Deployment"]["spec"]["selector"]["matchLabels"],
+        "canary": canary["Deployment"]["spec"]["selector"]["matchLabels"],
+        "budget": budget,
+    }
+    assert {
+        name: [selector.items() <= each.items() for each in both]
+        for name, selector in chosen.items()
+    } == {
+        "service": [True, True],
+        "stable": [True, False],
+        "canary": [False, True],
+        "budget": [True, False],
+    }
+
+
+def labels(track: dict[str, Json]) -> dict[str, str]:
+    found: dict[str, str] = track["Deployment"]["spec"]["template"]["metadata"][
+        "labels"
+    ]
+    return found
+
+
+def test_the_canary_is_one_more_deployment_with_another_model(
+    stable: dict[str, Json], canary: dict[str, Json]
+) -> None:
+    """And nothing else: to delete it must not take the Service along."""
+    assert set(canary) == {"Deployment"}
+    assert canary["Deployment"]["metadata"]["name"] == "fashion-canary"
+    assert canary["Deployment"]["spec"]["replicas"] == 1
+    pods = [t["Deployment"]["spec"]["template"]["spec"] for t in (stable, canary)]
+    (ours,), (other,) = (pod["containers"] for pod in pods)
+    more = set(variables(other)) - set(variables(ours))
+    assert more == {"FLASK_MODEL_URI", "FLASK_MODEL_SHA256"}
+    kept = [v for v in other["env"] if v["name"] not in more]
+    assert other | {"env": kept} == ours
+
+
+def test_a_canary_is_promoted_as_in_the_readme(
+    tmp_path: Path, canary: dict[str, Json]
+) -> None:
+    deploy = shutil.copytree(DEPLOY, tmp_path / "deploy")
+    shutil.copy(deploy / "canary" / "model.yaml", deploy)
+    file = deploy / "kustomization.yaml"
+    text = file.read_text()
+    for line in ("patches:", "  - path: model.yaml"):
+        assert f"# {line}\n" in text
+        text = text.replace(f"# {line}\n", f"{line}\n")
+    file.write_text(text)
+    (promoted,) = render(deploy)["Deployment"]["spec"]["template"]["spec"]["containers"]
+    (tried,) = canary["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert promoted == tried
 
 
 class Connection(HTTPConnection):
