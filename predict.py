@@ -59,6 +59,12 @@ DECODE_SECONDS = 5  # for all pictures of a request; the rest are refused
 TOO_LONG = (
     f"the pictures before took {DECODE_SECONDS} s to decode: send fewer at a time"
 )
+WAITRESS = {  # what gunicorn.conf.py and worker.py say, as far as waitress knows it
+    "threads": 40,  # more than have to wait in line before it may be full
+    "connection_limit": 300,
+    "channel_timeout": 10,  # seconds, for a sender that has fallen silent
+    "cleanup_interval": 1,
+}
 LISTEN = "127.0.0.1:9696"  # of `python predict.py`
 
 # of every answer that has none of its own: nothing here is to be run, framed or kept
@@ -461,7 +467,10 @@ if __name__ == "__main__":
     import waitress
 
     try:
-        server = waitress.create_server(app, listen=LISTEN, threads=8)
+        most = app.config["MAX_CONTENT_LENGTH"]
+        server = waitress.create_server(
+            app, listen=LISTEN, max_request_body_size=most, **WAITRESS
+        )
     except OSError as error:
         sys.exit(f"predict: cannot listen on {LISTEN}: {error}")
     print(f"serving on http://{LISTEN}, Ctrl-C stops")  # noqa: T201

@@ -257,9 +257,19 @@ def test_python_predict_py_serves_and_stops(boot: bytes) -> None:
             time.sleep(0.1)
         answer = requests.post("http://localhost:9696/predict", data=boot, timeout=5)
         assert answer.json()["class"] == "Ankle boot"
+        with socket.create_connection(("127.0.0.1", 9696)) as silent:
+            silent.sendall(b"POST /predict HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+            silent.settimeout(20)
+            assert silent.recv(1) == b""  # cut off
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
+
+
+def test_serving_needs_no_module_of_unix() -> None:
+    missing = ["fcntl", "resource", "pwd", "grp", "termios", "syslog", "gunicorn"]
+    code = f"import sys; sys.modules |= dict.fromkeys({missing}); import predict"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def port_is_taken(port: int) -> bool:
