@@ -1,0 +1,146 @@
+"""The way to AWS Elastic Beanstalk, as far as it goes without AWS."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from conftest import ROOT, Server
+
+import settings
+
+NGINX = ROOT / ".platform" / "nginx"
+
+# As on an instance of the platform "Docker running on 64bit Amazon Linux 2023", but for
+# paths, ports and the log that enhanced health reads.
+PLATFORM = """
+user root;
+daemon off;
+pid nginx.pid;
+error_log error.log;
+events {
+    worker_connections 1024;
+}
+http {
+    include conf.d/*.conf;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    access_log access.log;
+    default_type application/octet-stream;
+    map $http_upgrade $connection_upgrade {
+        default "upgrade";
+    }
+    upstream docker {
+        server BACKEND;
+        keepalive 256;
+    }
+    server {
+        listen 127.0.0.1:PORT default_server;
+        gzip on;
+        gzip_comp_level 4;
+        gzip_types text/plain text/css application/json text/javascript;
+        location / {
+            proxy_pass http://docker;
+            proxy_http_version 1.1;
+            proxy_set_header Connection $connection_upgrade;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Host $host;
+            proxy_set_header X-Real-IP $remote_addr;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        }
+        include conf.d/elasticbeanstalk/*.conf;
+    }
+}
+"""
+
+
+@contextmanager
+def proxy(folder: Path, backend: str, *, hurry: bool = False) -> Iterator[str]:
+    """Run the platform's nginx with our files; in a hurry all their waits are 1 s."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if not program:
+        pytest.skip("there is no nginx")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shutil.copytree(NGINX, folder, dirs_exist_ok=True)
+    if hurry:
+        limits = folder / "conf.d" / "limits.conf"
+        limits.write_text(re.sub(r"\d+s;", "1s;", limits.read_text()))
+    text = PLATFORM.replace("BACKEND", backend).replace("PORT", str(port))
+    (folder / "nginx.conf").write_text(text)
+    command = [program, "-p", f"{folder}/", "-c", f"{folder}/nginx.conf"]
+    with subprocess.Popen(command) as process:
+        try:
+            wait_for_port(port)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def wait_for_port(port: int) -> None:
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    pytest.fail("nginx does not listen")
+
+
+@pytest.fixture(scope="module")
+def front(
+    gunicorn: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, str]]:
+    """The service behind nginx and by itself."""
+    backend = gunicorn.url.removeprefix("http://")
+    with proxy(tmp_path_factory.mktemp("nginx"), backend) as url:
+        yield url, gunicorn.url
+
+
+def test_the_service_answers_through_nginx(front: tuple[str, str], boot: bytes) -> None:
+    assert requests.get(f"{front[0]}/ping", timeout=5).text == "PONG"
+    answer = requests.post(f"{front[0]}/predict", data=boot, timeout=5).json()
+    assert answer["class"] == "Ankle boot"
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_nginx_refuses_what_the_service_would(
+    front: tuple[str, str], is_chunked: bool
+) -> None:
+    """Both take a body up to the same byte, and refuse more in the same words."""
+    limit = settings.read()["MAX_CONTENT_LENGTH"]
+    for size, status in [(limit, 415), (limit + 1, 413)]:
+        body: Any = iter([bytes(size)]) if is_chunked else bytes(size)
+        answer = requests.post(f"{front[0]}/predict", data=body, timeout=10)
+        assert answer.status_code == status
+    by_itself = requests.post(f"{front[1]}/predict", data=bytes(size), timeout=10)
+    assert "X-Request-ID" not in answer.headers  # the service did not hear of it
+    assert answer.text == by_itself.text
+    assert answer.headers["Content-Type"] == by_itself.headers["Content-Type"]
+
+
+@pytest.mark.parametrize("part", [b"", b"Host: x\r\nContent-Length: 9\r\n\r\nshort"])
+def test_nginx_hangs_up_on_silent_clients(tmp_path: Path, part: bytes) -> None:
+    with proxy(tmp_path, "127.0.0.1:9", hurry=True) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as client:
+            client.sendall(b"POST /predict HTTP/1.1\r\n" + part)
+            assert client.recv(1000) == b""
+
+
+def test_nginx_gives_up_on_a_silent_service(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        backend = f"127.0.0.1:{silent.getsockname()[1]}"
+        with proxy(tmp_path, backend, hurry=True) as url:
+            assert requests.get(f"{url}/ping", timeout=5).status_code == 504
