@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,76 @@ from typing import Any
 
 import pytest
 import requests
+import yaml
 from conftest import ROOT, Server
 
 import settings
 
+EXTENSIONS = sorted((ROOT / ".ebextensions").iterdir())
 NGINX = ROOT / ".platform" / "nginx"
+UPSTREAM_IDLE_SECONDS = 60  # nginx's own, for connections to the container
+
+Option = tuple[str, str]  # namespace and name
+
+
+class StrictLoader(yaml.SafeLoader):
+    """YAML that says nothing twice; by itself the last word wins."""
+
+    def construct_mapping(
+        self, node: yaml.MappingNode, deep: bool = False
+    ) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"twice the same key: {keys}"
+        return super().construct_mapping(node, deep)
+
+
+def load(text: str) -> Any:
+    return yaml.load(text, StrictLoader)  # noqa: S506 - a safe loader
+
+
+def read_options(text: str) -> list[tuple[Option, Any]]:
+    """Read the options of a file, which may be written in two ways."""
+    (section,) = load(text).items()
+    assert section[0] == "option_settings"
+    if isinstance(section[1], list):
+        return [((x["namespace"], x["option_name"]), x["value"]) for x in section[1]]
+    return [
+        ((namespace, name), value)
+        for namespace, values in section[1].items()
+        for name, value in values.items()
+    ]
+
+
+SET = [pair for path in EXTENSIONS for pair in read_options(path.read_text())]
+OPTIONS = dict(SET)
+PROCESS = "aws:elasticbeanstalk:environment:process:default"
+
+
+@pytest.mark.parametrize(("option", "value"), SET)
+def test_every_option_is_known_and_its_value_may_be(option: Option, value: Any) -> None:
+    known = load((ROOT / "tests" / "eb_options.yml").read_text())
+    allowed = known[option[0]][option[1]]
+    if isinstance(allowed, list):
+        assert value in allowed
+    elif allowed != "any":
+        low, high = allowed.split("-")
+        assert int(low) <= value <= int(high)
+
+
+def test_no_option_is_set_twice() -> None:
+    assert len(SET) == len(OPTIONS)
+
+
+def test_what_was_asked_for_is_set() -> None:
+    assert OPTIONS[PROCESS, "HealthCheckPath"] == "/ping"
+    assert OPTIONS["aws:autoscaling:trigger", "MeasureName"] == "CPUUtilization"
+    policy = OPTIONS["aws:elasticbeanstalk:command", "DeploymentPolicy"]
+    assert policy == "TrafficSplitting"
+    health = "aws:elasticbeanstalk:healthreporting:system"
+    rules = OPTIONS[health, "ConfigDocument"]["Rules"]["Environment"]
+    assert rules["Application"]["ApplicationRequests4xx"] == {"Enabled": False}
+    assert rules["ELB"]["ELBRequests4xx"] == {"Enabled": False}
+
 
 # As on an instance of the platform "Docker running on 64bit Amazon Linux 2023", but for
 # paths, ports and the log that enhanced health reads.
@@ -144,3 +210,27 @@ def test_nginx_gives_up_on_a_silent_service(tmp_path: Path) -> None:
         backend = f"127.0.0.1:{silent.getsockname()[1]}"
         with proxy(tmp_path, backend, hurry=True) as url:
             assert requests.get(f"{url}/ping", timeout=5).status_code == 504
+
+
+def seconds(directive: str) -> int:
+    """What nginx is told to wait."""
+    text = (NGINX / "conf.d" / "limits.conf").read_text()
+    (found,) = re.findall(rf"^{directive} (\d+)s;$", text, re.MULTILINE)
+    return int(found)
+
+
+def test_every_wait_is_longer_than_the_one_it_waits_for() -> None:
+    command = [sys.executable, "-m", "gunicorn", "--print-config", "predict:app"]
+    printed = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    gunicorn = dict(re.findall(r"^(\w+) += (\d+)$", printed, re.MULTILINE))
+    slowest = int(gunicorn["timeout"])  # a worker that is silent for longer is replaced
+    balancer = OPTIONS["aws:elbv2:loadbalancer", "IdleTimeout"]
+    assert slowest < seconds("proxy_read_timeout") < balancer
+    assert balancer < seconds("client_header_timeout")
+    assert balancer < seconds("client_body_timeout")
+    assert int(gunicorn["keepalive"]) > UPSTREAM_IDLE_SECONDS
+    assert slowest <= OPTIONS[PROCESS, "DeregistrationDelay"]
+    interval = OPTIONS[PROCESS, "HealthCheckInterval"]
+    assert OPTIONS[PROCESS, "HealthCheckTimeout"] < interval
