@@ -2,25 +2,32 @@
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import requests
 import yaml
 from conftest import ROOT, Server
+from eb_stub import Parameters, account, git, snapshot
 
 import settings
 
 EXTENSIONS = sorted((ROOT / ".ebextensions").iterdir())
 NGINX = ROOT / ".platform" / "nginx"
+SECTION = (ROOT / "README.md").read_text().split("## On AWS Elastic Beanstalk\n")[1]
+SECTION = SECTION.split("\n## ")[0]
+COMMANDS = re.findall(r"^    eb (.+)", SECTION, re.MULTILINE)
+LEFT_OUT = (".ci", ".elasticbeanstalk", ".git/", "bench", "deploy", "report", "tests")
 UPSTREAM_IDLE_SECONDS = 60  # nginx's own, for connections to the container
 
 Option = tuple[str, str]  # namespace and name
@@ -56,10 +63,17 @@ def read_options(text: str) -> list[tuple[Option, Any]]:
 
 SET = [pair for path in EXTENSIONS for pair in read_options(path.read_text())]
 OPTIONS = dict(SET)
+VARIABLES = "aws:elasticbeanstalk:application:environment"
 PROCESS = "aws:elasticbeanstalk:environment:process:default"
 
 
-@pytest.mark.parametrize(("option", "value"), SET)
+def tls() -> str:
+    """The file for HTTPS that the README shows."""
+    indented = SECTION.split("    option_settings:\n")[1].split("\n\n")[0]
+    return "option_settings:\n" + re.sub(r"^    ", "", indented, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(("option", "value"), SET + read_options(tls()))
 def test_every_option_is_known_and_its_value_may_be(option: Option, value: Any) -> None:
     known = load((ROOT / "tests" / "eb_options.yml").read_text())
     allowed = known[option[0]][option[1]]
@@ -83,6 +97,129 @@ def test_what_was_asked_for_is_set() -> None:
     rules = OPTIONS[health, "ConfigDocument"]["Rules"]["Environment"]
     assert rules["Application"]["ApplicationRequests4xx"] == {"Enabled": False}
     assert rules["ELB"]["ELBRequests4xx"] == {"Enabled": False}
+
+
+class Step(NamedTuple):
+    """One `eb` command of the README."""
+
+    calls: list[tuple[str, Parameters]]  # that it made to AWS
+    changes: str  # that `git status` saw after it
+
+
+class Journey(NamedTuple):
+    """All of them, one after the other."""
+
+    steps: dict[str, Step]
+    bundle: zipfile.ZipFile  # the last one uploaded
+    config: str  # what `eb` keeps for itself, at the end
+
+
+@pytest.fixture(scope="module")
+def journey(tmp_path_factory: pytest.TempPathFactory) -> Journey:
+    if not os.environ.get("EB"):
+        pytest.skip("EB is not set: awsebcli needs an environment of its own")
+    clone = snapshot(tmp_path_factory.mktemp("eb"))
+    steps = {}
+    with account() as aws:
+        for command in COMMANDS:
+            before = len(aws.calls)
+            aws.eb(clone, *shlex.split(command, comments=True))
+            changes = git("-C", str(clone), "status", "--porcelain")
+            steps[command.split()[0]] = Step(aws.calls[before:], changes)
+        config = (clone / ".elasticbeanstalk" / "config.yml").read_text()
+        return Journey(steps, aws.bundle(), config)
+
+
+def sent(step: Step, action: str) -> Parameters:
+    """What a step sent with an action."""
+    assert action in dict(step.calls), step.calls
+    return dict(step.calls)[action]
+
+
+def options_sent(parameters: Parameters) -> dict[Option, str]:
+    prefix = "OptionSettings.member."
+    numbers = {key.split(".")[2] for key in parameters if key.startswith(prefix)}
+    return {
+        (
+            parameters[f"{prefix}{number}.Namespace"],
+            parameters[f"{prefix}{number}.OptionName"],
+        ): parameters[f"{prefix}{number}.Value"]
+        for number in numbers
+    }
+
+
+def test_eb_create_makes_what_the_readme_says(journey: Journey) -> None:
+    made = sent(journey.steps["create"], "CreateEnvironment")
+    assert made["ApplicationName"] == "fashion"
+    assert "Docker running on 64bit Amazon Linux 2023" in made["PlatformArn"]
+    assert options_sent(made)[VARIABLES, "FLASK_API_KEY"] == "KEY"
+
+
+def test_eb_create_overrides_nothing_that_is_set(journey: Journey) -> None:
+    made = options_sent(sent(journey.steps["create"], "CreateEnvironment"))
+    assert len(made) > 5
+    assert not made.keys() & OPTIONS.keys()
+
+
+def test_eb_deploy_sends_another_version(journey: Journey) -> None:
+    first = sent(journey.steps["create"], "CreateEnvironment")["VersionLabel"]
+    second = sent(journey.steps["deploy"], "UpdateEnvironment")["VersionLabel"]
+    assert first != second
+    bundle = sent(journey.steps["deploy"], "PutObject")["Key"]
+    assert bundle == f"fashion/{second}.zip"
+
+
+def test_eb_setenv_sets_two_keys(journey: Journey) -> None:
+    changed = sent(journey.steps["setenv"], "UpdateEnvironment")
+    assert changed["EnvironmentName"] == "fashion-prod"
+    assert options_sent(changed) == {(VARIABLES, "FLASK_API_KEY"): "NEW,OLD"}
+
+
+def test_eb_terminate_asks_for_the_end(journey: Journey) -> None:
+    ended = sent(journey.steps["terminate"], "TerminateEnvironment")
+    assert ended["EnvironmentName"] == "fashion-prod"
+
+
+def test_eb_leaves_the_checkout_as_it_was(journey: Journey) -> None:
+    for command in ("create", "status", "deploy", "setenv"):
+        assert journey.steps[command].changes == ""
+
+
+def test_eb_init_changes_the_region_alone(journey: Journey) -> None:
+    assert COMMANDS[-1].startswith("init")
+    before = load((ROOT / ".elasticbeanstalk" / "config.yml").read_text())["global"]
+    after = load(journey.config)["global"]
+    assert after.items() >= (before | {"default_region": "us-east-1"}).items()
+    assert journey.steps["init"].changes == " M .elasticbeanstalk/config.yml\n"
+
+
+def test_the_bundle_holds_the_service_and_little_else(journey: Journey) -> None:
+    names = journey.bundle.namelist()
+    assert {"model.bin", ".platform/nginx/conf.d/limits.conf"} <= set(names)
+    assert {path.relative_to(ROOT).as_posix() for path in EXTENSIONS} <= set(names)
+    assert not [name for name in names if name.startswith(LEFT_OUT)]
+    # either would take the place of the Dockerfile
+    assert not {"docker-compose.yml", "Dockerrun.aws.json"} & set(names)
+    size = sum(one.compress_size for one in journey.bundle.infolist())
+    assert size < 5_000_000  # of 500 MB
+
+
+def test_the_bundle_holds_what_the_image_is_made_of(journey: Journey) -> None:
+    if not (ROOT / "Dockerfile").exists():
+        pytest.skip("there is no Dockerfile yet")
+    assert {"Dockerfile", ".dockerignore"} <= set(journey.bundle.namelist())
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        if line.startswith("!"):
+            assert line[1:] in journey.bundle.namelist()
+
+
+def test_the_image_is_built_from_the_bundle(journey: Journey, tmp_path: Path) -> None:
+    if os.environ.get("FASHION_IMAGE") != "1":
+        pytest.skip("FASHION_IMAGE is not 1: an image takes minutes, root and Debian")
+    journey.bundle.extractall(tmp_path)
+    (tmp_path / ".ci").mkdir()  # the script builds where it lies
+    script = shutil.copy(ROOT / ".ci" / "image", tmp_path / ".ci")
+    subprocess.run([script, "build"], cwd=tmp_path, check=True, timeout=1200)
 
 
 # As on an instance of the platform "Docker running on 64bit Amazon Linux 2023", but for
