@@ -262,6 +262,26 @@ def test_slow_senders_leave_others_their_pace(single: Server, boot: bytes) -> No
         assert median() < 5 * quiet + 0.01
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("GET /" + 5000 * "a" + " HTTP/1.1\r\n", 414),
+        ("GET /ping HTTP/1.1\r\nX-Long: " + 9000 * "a" + "\r\n", 431),
+        ("GET /ping HTTP/1.1\r\n" + 101 * "X-Many: a\r\n", 431),
+        ("GET /ping HTTP/1.1\r\nno header\r\n", 400),
+        (
+            "POST /predict HTTP/1.1\r\nContent-Length: 1\r\n"
+            "Transfer-Encoding: chunked\r\n",
+            400,
+        ),
+    ],
+)
+def test_heads_have_limits(gunicorn: Server, head: str, status: int) -> None:
+    with connect(gunicorn) as connection:
+        connection.sendall(f"{head}Host: x\r\n\r\n".encode())
+        assert hear(connection).split()[1] == str(status).encode()
+
+
 def test_a_jpeg_of_endless_scans_is_refused(server: Server, encode: Encode) -> None:
     """Each of 42 bytes, each as costly as the whole picture."""
     data = encode(np.zeros((2000, 2000, 3), np.uint8), "JPEG", progressive=True)
