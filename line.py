@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 PATIENCE_SECONDS = 5.0  # the longest anybody waits
 FULL = "the line for the network is full"
-PACE_SHARE = 0.05  # that the last turn has in the mean length of a turn
+PACE_SHARE = 0.1  # that the last turn has in the mean length of a turn
 
 
 class OverloadedError(Exception):
@@ -31,14 +31,15 @@ class Bounds(NamedTuple):
     most: int
 
 
-BURST = Bounds(0.2, 32, 128)  # while the line is empty now and then
-STRAIN = Bounds(0.05, 4, 128)  # from when it was full until it is empty
+BURST = Bounds(0.12, 20, 128)  # ordinarily
+STRAIN = Bounds(0.05, 4, 128)  # when the line was full a moment ago
+STRAIN_SECONDS = 1.0
 
 
 class Line:
     """A lock that is passed on in the order of asking, with a bounded line before it.
 
-    A full line is kept short until it has been empty: under lasting overload those who
+    A line that was full is kept short for a while: under lasting overload those who
     are let in wait little, and a burst is still served whole.
     """
 
@@ -46,7 +47,7 @@ class Line:
         self._mutex = threading.Lock()
         self._waiting: deque[threading.Lock] = deque()
         self._is_taken = False
-        self._bounds = BURST
+        self._strained_until = 0.0
         self._pace = 0.0  # seconds, the mean length of a turn
         self._began = 0.0
 
@@ -54,12 +55,12 @@ class Line:
         """Tell whether nobody more may wait."""
         waiting = len(self._waiting)
         if not waiting:
-            self._bounds = BURST
             return False
-        seconds, least, most = self._bounds
+        now = time.monotonic()
+        seconds, least, most = STRAIN if now < self._strained_until else BURST
         if waiting < min(most, max(least, seconds / (self._pace or seconds))):
             return False
-        self._bounds = STRAIN
+        self._strained_until = now + STRAIN_SECONDS
         return True
 
     def __enter__(self) -> bool:
