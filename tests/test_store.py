@@ -1,0 +1,522 @@
+"""A file comes whole from real servers, however they behave, or in one clear line."""
+
+import logging
+import os
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from email.utils import formatdate
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from conftest import ROOT
+from pyftpdlib.authorizers import DummyAuthorizer
+from pyftpdlib.handlers import DTPHandler, FTPHandler
+from pyftpdlib.servers import FTPServer
+
+import store
+
+DATA = (ROOT / "model.bin").read_bytes()
+HALF = len(DATA) // 2
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Gives one file (RFC 9110), or does what `faults` has for this request."""
+
+    server: "HTTPStore"
+
+    def do_GET(self) -> None:
+        self.server.asked.append(dict(self.headers))
+        faults = self.server.faults
+        (faults.pop(0) if faults else Handler.give)(self)
+
+    def give(self, size: int | None = None, **headers: str) -> None:
+        """Answer as asked; `size` cuts the body."""
+        data, tag = self.server.data, self.server.tag
+        if tag and self.headers["If-None-Match"] == tag:
+            self.head(304)
+            return
+        start, status = 0, 200
+        if "Range" in self.headers and self.headers["If-Range"] == tag:
+            start, status = int(self.headers["Range"][len("bytes=") : -1]), 206
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        length = {"Content-Length": str(len(data) - start)}
+        self.head(status, **length | ({"ETag": tag} if tag else {}) | headers)
+        self.wfile.write(data[start:][:size])
+
+    def head(self, status: int, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+Fault = Callable[[Handler], None]
+
+
+class HTTPStore(ThreadingHTTPServer):
+    """A server on loopback that behaves as told."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}/model.bin"
+        self.data = DATA
+        self.tag = '"1"'
+        self.faults: list[Fault] = []
+        self.asked: list[dict[str, str]] = []  # the headers of each request
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of clients that go away."""
+
+
+def cut(size: int, **headers: str) -> Fault:
+    return lambda handler: handler.give(size, **headers)
+
+
+def answer(status: int, **headers: str) -> Fault:
+    return lambda handler: handler.head(status, **headers)
+
+
+def silence(seconds: float) -> Fault:
+    return lambda _: time.sleep(seconds)
+
+
+def drip(handler: Handler) -> None:
+    """Send a byte now and then, for 20 seconds at most."""
+    handler.head(200)
+    for _ in range(400):
+        handler.wfile.write(b"x")
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def web() -> Iterator[HTTPStore]:
+    with HTTPStore() as server, served(server):
+        yield server
+
+
+@contextmanager
+def served(server: HTTPStore) -> Iterator[None]:
+    thread = threading.Thread(target=server.serve_forever, args=[0.01])
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(store, "SILENT_SECONDS", 0.3)
+
+
+def bring(uri: str, known: str | None = None) -> bytes:
+    with store.opened(uri, known) as part:
+        part.file.seek(0)
+        return part.file.read()
+
+
+def fault_of(uri: str) -> str:
+    with pytest.raises(store.StoreError) as error:
+        bring(uri)
+    assert len(str(error.value).splitlines()) == 1
+    return str(error.value)
+
+
+def test_a_path_and_a_file_uri_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a model.bin"
+    path.write_bytes(b"model")
+    assert bring(str(path)) == bring(path.as_uri()) == b"model"
+
+
+def test_http_brings_the_file(web: HTTPStore) -> None:
+    assert bring(web.url) == DATA
+    assert len(web.asked) == 1
+
+
+def test_what_broke_off_is_taken_up(web: HTTPStore) -> None:
+    web.faults = [cut(HALF), cut(100)]
+    assert bring(web.url) == DATA
+    ranges = [asked.get("Range") for asked in web.asked]
+    assert ranges == [None, f"bytes={HALF}-", f"bytes={HALF + 100}-"]
+
+
+def test_a_file_that_changes_between_two_tries_comes_whole(web: HTTPStore) -> None:
+    def change(handler: Handler) -> None:
+        web.data, web.tag = DATA[::-1], '"2"'
+        handler.give()
+
+    web.faults = [cut(HALF), change]
+    assert bring(web.url) == DATA[::-1]
+
+
+@pytest.mark.parametrize("tag", ["", 'W/"1"'])
+def test_without_an_exact_tag_it_starts_over(web: HTTPStore, tag: str) -> None:
+    web.tag = tag
+    web.faults = [cut(HALF)]
+    assert bring(web.url) == DATA
+    assert "Range" not in web.asked[1]
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (206, {"Content-Range": f"bytes {HALF}-", "ETag": '"2"'}),
+        (206, {"Content-Range": f"bytes {HALF + 1}-", "ETag": '"1"'}),
+        (206, {"ETag": '"1"'}),
+        (416, {}),
+    ],
+)
+def test_a_range_of_something_else_is_not_used(
+    web: HTTPStore, status: int, headers: dict[str, str]
+) -> None:
+    web.faults = [cut(HALF), answer(status, **headers)]
+    assert bring(web.url) == DATA
+    assert "Range" not in web.asked[2]
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_what_may_pass_is_tried_again(
+    web: HTTPStore, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(store, "PAUSE_SECONDS", 1.0)
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    web.faults = [answer(status)] * 4
+    assert bring(web.url) == DATA
+    for pause, longest in zip(pauses, [1, 2, 4, 8], strict=True):
+        assert longest / 2 <= pause <= longest
+
+
+def test_five_tries_are_enough(web: HTTPStore) -> None:
+    web.faults = [answer(503)] * 9
+    assert fault_of(web.url) == (
+        f"{web.url} cannot be fetched, try 5 of 5: the store answers 503"
+    )
+    assert len(web.asked) == 5
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "most"),
+    [
+        ("0", 0, 0),
+        ("7", 7, 7),
+        ("86400", 30, 30),
+        ("9" * 5000, 30, 30),
+        (20, 10, 20),
+        (-20, 0, 0),
+        ("soon", 0, 0.01),
+        ("\u00b2", 0, 0.01),
+    ],
+)
+def test_retry_after_is_honoured_up_to_a_limit(
+    web: HTTPStore,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str | int,
+    least: float,
+    most: float,
+) -> None:
+    if isinstance(asked, int):
+        asked = formatdate(time.time() + asked, usegmt=True)
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    web.faults = [answer(429, **{"Retry-After": asked})]
+    assert bring(web.url) == DATA
+    (pause,) = pauses
+    assert least <= pause <= most
+
+
+@pytest.mark.parametrize("status", [204, 304, 400, 401, 403, 404, 410])
+def test_what_will_not_pass_is_not_tried_again(web: HTTPStore, status: int) -> None:
+    web.faults = [answer(status)] * 9
+    assert fault_of(web.url).endswith(f"the store answers {status}")
+    assert len(web.asked) == 1
+
+
+def test_a_silent_store_is_tried_again(web: HTTPStore) -> None:
+    web.faults = [silence(0.5)]
+    assert bring(web.url) == DATA
+    web.faults = [silence(0.5)] * 9
+    assert fault_of(web.url).endswith("try 5 of 5: the store is silent")
+
+
+def test_a_store_that_is_down_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        fault = fault_of(f"http://127.0.0.1:{taken.getsockname()[1]}/model.bin")
+    assert fault.endswith("try 5 of 5: Connection refused")
+
+
+def test_a_body_shorter_than_told_is_refused(web: HTTPStore) -> None:
+    web.faults = [cut(HALF, **{"Content-Length": str(len(DATA) + 1)})] * 9
+    assert fault_of(web.url).endswith("the connection broke off")
+
+
+def test_a_store_that_drips_is_given_up(
+    web: HTTPStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "DEADLINE_SECONDS", 0.5)
+    web.faults = [drip]
+    assert fault_of(web.url).endswith("takes over 0.5 seconds")
+
+
+def test_pauses_end_with_the_deadline(
+    web: HTTPStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "DEADLINE_SECONDS", 5)
+    web.faults = [answer(503, **{"Retry-After": "10"})]
+    assert fault_of(web.url).endswith("try 1 of 5: the store answers 503")
+
+
+def test_a_file_over_the_limit_is_refused(
+    web: HTTPStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "MAX_BYTES", len(DATA) - 1)
+    told = answer(200, **{"Content-Length": str(len(DATA))})  # of a body that stays out
+    for fault in (told, endless):
+        web.faults = [fault]
+        assert fault_of(web.url).endswith(f"is over {len(DATA) - 1} bytes")
+    assert len(web.asked) == 2
+
+
+def endless(handler: Handler) -> None:
+    handler.head(200)
+    handler.wfile.write(DATA)
+
+
+def test_an_unchanged_file_is_not_brought_again(web: HTTPStore) -> None:
+    with store.opened(web.url) as part:
+        assert part.tag == '"1"'
+    with pytest.raises(store.UnchangedError):
+        bring(web.url, known='"1"')
+    web.tag = '"2"'
+    assert bring(web.url, known='"1"') == DATA
+
+
+def test_a_date_stands_in_for_an_etag(web: HTTPStore) -> None:
+    date = "Sat, 21 Nov 2026 12:00:00 GMT"
+    web.tag = ""
+    web.faults = [cut(len(DATA), **{"Last-Modified": date}), answer(304)]
+    with store.opened(web.url) as part:
+        assert part.tag == date
+    with pytest.raises(store.UnchangedError):
+        bring(web.url, known=date)
+    assert web.asked[1]["If-Modified-Since"] == date
+
+
+def test_a_redirect_is_followed(web: HTTPStore) -> None:
+    web.faults = [answer(302, Location="/elsewhere.bin")]
+    assert bring(web.url) == DATA
+    web.faults = [answer(302, Location="/again")] * 40
+    assert fault_of(web.url).endswith("TooManyRedirects")
+    web.faults = [answer(302, Location="ftp://127.0.0.1/model.bin")]
+    assert fault_of(web.url).endswith("redirected to an address that is not safe")
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of 127.0.0.1 with its key, signed by itself."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    options = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *options]
+    try:
+        subprocess.run(
+            [*command, "-keyout", path, "-out", path.with_suffix(".crt")],
+            check=True,
+            capture_output=True,
+        )
+    except FileNotFoundError:
+        pytest.skip("openssl is not installed")
+    path.write_bytes(path.read_bytes() + path.with_suffix(".crt").read_bytes())
+    return path
+
+
+@pytest.fixture
+def safe_web(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HTTPStore]:
+    """The same by HTTPS, with a certificate that is trusted."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with HTTPStore() as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.url = server.url.replace("http:", "https:")
+        with served(server):
+            yield server
+
+
+def test_https_brings_the_file(safe_web: HTTPStore) -> None:
+    safe_web.faults = [cut(HALF)]
+    assert bring(safe_web.url) == DATA
+
+
+def test_a_certificate_that_nobody_signed_is_not_trusted(
+    safe_web: HTTPStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    assert fault_of(safe_web.url).endswith("cannot be trusted: self-signed certificate")
+    assert not safe_web.asked
+
+
+def test_no_redirect_leads_out_of_https(safe_web: HTTPStore, web: HTTPStore) -> None:
+    safe_web.faults = [answer(302, Location=web.url)]
+    assert fault_of(safe_web.url).endswith("redirected to an address that is not safe")
+    assert not web.asked
+
+
+class Data(DTPHandler):  # type: ignore[misc]
+    """The data connection of an FTP server, which may break off."""
+
+    def push_with_producer(self, producer: Any) -> None:
+        store: FTPStore = self.cmd_channel.server
+        store.starts.append(producer.file.tell())
+        if store.cuts:
+            producer.more = partial(self.some, producer.more, store.cuts.pop(0))
+        super().push_with_producer(producer)
+
+    def some(self, more: Callable[[], bytes], size: int) -> bytes:
+        if self.tot_bytes_sent < size:
+            return more()
+        if not self.cmd_channel.server.is_content:
+            self.cmd_channel.close()
+        return b""
+
+
+class FTPStore(FTPServer):  # type: ignore[misc]
+    """An FTP server on loopback with one file, for anybody and for a user."""
+
+    def __init__(self, folder: Path) -> None:
+        class Control(FTPHandler):  # type: ignore[misc]
+            authorizer = DummyAuthorizer()
+            dtp_handler = Data
+            use_sendfile = False
+            auth_failed_timeout = 0.1  # seconds before it says so
+
+        Control.authorizer.add_anonymous(str(folder))
+        Control.authorizer.add_user("user", "p@ss/word", str(folder))
+        super().__init__(("127.0.0.1", 0), Control)
+        self.control = Control
+        self.path = folder / "a model.bin"
+        self.path.write_bytes(DATA)
+        self.place = f"127.0.0.1:{self.address[1]}/a%20model.bin"
+        self.url = f"ftp://{self.place}"
+        self.cuts: list[int] = []  # bytes after which the next downloads break off
+        self.starts: list[int] = []  # of downloads
+        self.is_content = False  # and says that all is well when one broke off
+
+    def serve_until(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self.serve_forever(timeout=0.01, blocking=False)
+        self.close_all()
+
+
+@pytest.fixture
+def ftp(tmp_path: Path) -> Iterator[FTPStore]:
+    server, stop = FTPStore(tmp_path), threading.Event()
+    thread = threading.Thread(target=server.serve_until, args=[stop])
+    thread.start()
+    yield server
+    stop.set()
+    thread.join()
+
+
+def test_ftp_brings_the_file(ftp: FTPStore) -> None:
+    assert bring(ftp.url) == DATA
+    assert bring(f"ftp://user:p%40ss%2Fword@{ftp.place}") == DATA
+
+
+@pytest.mark.parametrize("is_content", [False, True])
+def test_what_broke_off_by_ftp_is_taken_up(ftp: FTPStore, is_content: bool) -> None:
+    ftp.is_content = is_content
+    ftp.cuts = [HALF, 1]
+    assert bring(ftp.url) == DATA
+    first, second, third = ftp.starts
+    assert first == 0 < HALF <= second < third
+
+
+def test_a_file_that_changes_by_ftp_comes_whole(ftp: FTPStore) -> None:
+    part = store.Part(ftp.path.with_suffix(".part").open("wb+"))
+    with part.file:
+        part.begin(0, "213 19700101000000 1")
+        part.add(b"old")
+        store.fetch(ftp.url, part)
+        part.file.seek(0)
+        assert part.file.read() == DATA
+
+
+def test_an_unchanged_file_is_not_brought_again_by_ftp(ftp: FTPStore) -> None:
+    with store.opened(ftp.url) as part:
+        tag = part.tag
+    with pytest.raises(store.UnchangedError):
+        bring(ftp.url, tag)
+    os.utime(ftp.path, (0, 0))
+    assert bring(ftp.url, tag) == DATA
+
+
+@pytest.mark.parametrize("missing", ["SIZE", "MDTM", "REST"])
+def test_an_old_ftp_server_will_do(ftp: FTPStore, missing: str) -> None:
+    commands = {k: v for k, v in ftp.control.proto_cmds.items() if k != missing}
+    ftp.control.proto_cmds = commands
+    ftp.cuts = [HALF]
+    assert bring(ftp.url) == DATA
+
+
+def test_ftp_says_why_there_is_no_file(ftp: FTPStore) -> None:
+    assert "550" in fault_of(f"{ftp.url}.none")
+    assert "530" in fault_of(f"ftp://user:wrong@{ftp.place}")
+    assert fault_of(f"ftp://{ftp.place}%0D%0ADELE%20x").endswith("is not a URI")
+    ftp.cuts = [0] * 5
+    assert "try 5 of 5" in fault_of(ftp.url)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://user:secret@127.0.0.1:1/model.bin?signature=secret#secret",
+        "http://user:secret@/model.bin",
+        "http://secret@127.0.0.1:1/model.bin",
+        "http://user:se/secret@127.0.0.1/model.bin",
+        "http://[::1:secret@x",
+        "ftp://user:secret@127.0.0.1:1/model.bin",
+        "ftp://user:secret@127.0.0.1:none/model.bin",
+        "s3://key:secret@bucket/model.bin?versionId=secret",
+        "none://user:secret@bucket/model.bin",
+    ],
+)
+def test_no_password_is_shown(uri: str) -> None:
+    assert "secret" not in fault_of(uri)
+
+
+def test_a_uri_is_shown_without_what_is_secret() -> None:
+    assert store.redact("model.bin") == "model.bin"
+    assert store.redact("https://u:p@x.org:8/a@b?k=v#f") == "https://x.org:8/a@b?..."
+
+
+class Noisy(fsspec.AbstractFileSystem):  # type: ignore[misc]
+    """A store whose package logs what it raises, as gcsfs does."""
+
+    def info(self, path: str, **_: object) -> None:
+        logging.getLogger("noisy").error("cannot read %s", path)
+        raise OSError("no\nluck")
+
+
+def test_a_package_that_logs_gets_one_line_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fsspec.register_implementation("noisy", Noisy, clobber=True)
+    assert fault_of("noisy://a/b") == "noisy://a/b cannot be fetched: no luck"
+    assert not caplog.records
+    logging.getLogger("noisy").error("heard again")
+    assert caplog.messages == ["heard again"]
