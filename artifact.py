@@ -1,4 +1,4 @@
-"""The format of `model.bin`: write it, read it, verify it.
+"""The format of `model.bin`: write it, read it from where it is kept, verify it.
 
     >>> artifact.load("model.bin").facts["metrics"]["test_accuracy"]
 
@@ -17,18 +17,24 @@ import os
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
+
+import store
 
 ONNX_ENTRY = "archive/model.onnx"
 JSON_ENTRY = "archive/model.json"
 MAX_ENTRY_BYTES = 256 * 1024**2  # of one entry, unpacked
+CHUNK_BYTES = 1024**2  # read at a time
 VERSION_DIGITS = 12  # of the SHA-256
 UNVERSIONED = ("version", "seconds", "created")  # the same model, trained again
 REQUIRED = ("name", "version", "classes", "input_shape", "unknown_threshold")
 
 
 class ArtifactError(Exception):
-    """A `model.bin` that is missing, damaged or not ours."""
+    """A `model.bin` that is missing, damaged or not ours, in one line."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(" ".join(fault.split()))
 
 
 class Artifact(NamedTuple):
@@ -41,37 +47,63 @@ class Artifact(NamedTuple):
 _kept: dict[str, Artifact] = {}
 
 
-def load(path: str) -> Artifact:
-    """Return the verified artifact at `path`, read at most once a process.
+def load(uri: str, sha256: str | None = None) -> Artifact:
+    """Return the verified artifact at `uri`, read at most once a process.
 
     Forked workers inherit the copy that gunicorn's master has verified.
     """
-    return _kept[path] if path in _kept else keep(path, read(path))
+    return _kept[uri] if uri in _kept else keep(uri, read(uri, sha256))
 
 
-def keep(path: str, artifact: Artifact) -> Artifact:
-    """Make `artifact` what `load(path)` returns from now on."""
-    _kept[path] = artifact
+def keep(uri: str, artifact: Artifact) -> Artifact:
+    """Make `artifact` what `load(uri)` returns from now on."""
+    _kept[uri] = artifact
     return artifact
 
 
-def read(path: str) -> Artifact:
-    """Read and verify a `model.bin`. Raises `ArtifactError` with one clear line."""
+def read(uri: str, sha256: str | None = None) -> Artifact:
+    """Read and verify the model at a path or a URI, its file by SHA-256 if given.
+
+    Raises `ArtifactError` with one clear line.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with store.opened(uri) as part:
+            return parse(part.file, uri, sha256)
+    except OSError as error:
+        raise ArtifactError(f"{store.redact(uri)} cannot be read: {error}") from error
+    except store.StoreError as error:
+        raise ArtifactError(str(error)) from error
+
+
+def parse(file: BinaryIO, uri: str, sha256: str | None = None) -> Artifact:
+    """Read and verify the file that came from `uri`. Raises `ArtifactError`."""
+    shown = store.redact(uri)
+    if sha256 and (found := digest(file)) != sha256.lower():
+        raise ArtifactError(f"{shown} has the SHA-256 {found}, not {sha256.lower()}")
+    try:
+        with zipfile.ZipFile(file) as archive:
             onnx, facts = (_entry(archive, name) for name in (ONNX_ENTRY, JSON_ENTRY))
     except KeyError as error:
         raise ArtifactError(
-            f"{path} is not a model of this service: {error}"
+            f"{shown} is not a model of this service: {error}"
         ) from error
     except Exception as error:  # zipfile raises any kind on a damaged archive
-        raise ArtifactError(f"{path} cannot be read: {error}") from error
+        raise ArtifactError(f"{shown} cannot be read: {error}") from error
     try:
         artifact = Artifact(onnx, json.loads(facts))
         _verify(artifact)
     except (ValueError, TypeError, KeyError) as error:
-        raise ArtifactError(f"{path} is not a sound model: {error}") from error
+        raise ArtifactError(f"{shown} is not a sound model: {error}") from error
     return artifact
+
+
+def digest(file: BinaryIO) -> str:
+    """Return the SHA-256 of a whole file in hex digits."""
+    file.seek(0)
+    sha256 = hashlib.sha256()
+    while chunk := file.read(CHUNK_BYTES):
+        sha256.update(chunk)
+    return sha256.hexdigest()
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import artifact
 import settings
+import store
 from classifier import Classifier
 from worker import Worker
 
@@ -95,14 +96,17 @@ def on_reload(server: object) -> None:
 
 def verify() -> None:
     """Read the model and try it in a child; keep it for the workers to come."""
-    path = settings.read()["MODEL_URI"]
-    model = artifact.read(path)
+    wanted = settings.read()
+    uri = wanted["MODEL_URI"]
+    model = artifact.read(uri, wanted["MODEL_SHA256"])
     trial = multiprocessing.get_context("fork").Process(target=try_out, args=[model])
     trial.start()
     trial.join()
     if trial.exitcode:
-        raise artifact.ArtifactError(f"{path} holds a model that does not run")
-    artifact.keep(path, model)
+        raise artifact.ArtifactError(
+            f"{store.redact(uri)} holds a model that does not run"
+        )
+    artifact.keep(uri, model)
 
 
 def try_out(model: artifact.Artifact) -> None:

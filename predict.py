@@ -98,7 +98,8 @@ def start() -> tuple[Flask, Classifier]:
     app = Flask(__name__)
     try:
         app.config.update(settings.read())
-        classifier = Classifier(artifact.load(app.config["MODEL_URI"]))
+        wanted = app.config["MODEL_URI"], app.config["MODEL_SHA256"]
+        classifier = Classifier(artifact.load(*wanted))
     except (settings.SettingError, artifact.ArtifactError) as error:
         sys.exit(f"predict: {error}")
     observe.MODEL.labels(classifier.name, classifier.version).set(1)

@@ -5,6 +5,7 @@ serves both. A wrong or empty value stops the start with one line.
 """
 
 import os
+import re
 from collections.abc import Callable
 from logging import DEBUG, ERROR, INFO, WARNING
 from pathlib import Path
@@ -41,6 +42,13 @@ def level(value: str) -> int:
     return LEVELS[value.lower()]
 
 
+def sha256(value: str) -> str:
+    """Accept 64 hex digits, in any case."""
+    if not re.fullmatch("[0-9a-fA-F]{64}", value):
+        raise ValueError("is not a SHA-256 of 64 hex digits")
+    return value.lower()
+
+
 def folder(value: str) -> Path:
     """Accept a folder that can be written to, and make it if need be."""
     path = Path(text(value))
@@ -70,7 +78,8 @@ class Setting(NamedTuple):
 
 
 SETTINGS = {  # by name, without FLASK_
-    "MODEL_URI": Setting(str(HERE / "model.bin"), text),  # path of the model
+    "MODEL_URI": Setting(str(HERE / "model.bin"), text),  # path or URI of the model
+    "MODEL_SHA256": Setting(None, sha256),  # of its file
     "MAX_CONTENT_LENGTH": Setting(str(32 * 1024**2), positive),  # bytes of a body
     "API_KEY": Setting(None, keys, is_secret=True),  # that requests must bear
     "LOG_LEVEL": Setting("info", level),  # of lines on standard output

@@ -109,6 +109,10 @@ def test_a_file_that_is_no_model_is_refused(
         artifact.read(str(path))
 
 
+def test_whatever_is_wrong_is_said_in_one_line() -> None:
+    assert str(artifact.ArtifactError("one\n  two")) == "one two"
+
+
 @pytest.mark.parametrize(
     "facts",
     [b"", b"{}", b"[]", b"null", b"\xff", b'{"version": "x"}'],

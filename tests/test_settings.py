@@ -29,6 +29,9 @@ def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MAX_CONTENT_LENGTH", "-1"),
         ("MAX_CONTENT_LENGTH", "32MB"),
         ("MAX_CONTENT_LENGTH", "null"),
+        ("MODEL_SHA256", ""),
+        ("MODEL_SHA256", "a" * 63),
+        ("MODEL_SHA256", "g" * 64),
         ("LOG_LEVEL", "loud"),
         ("PREDICTION_LOG", ""),
         ("PREDICTION_LOG", "/dev/null/record"),
@@ -40,6 +43,12 @@ def test_a_wrong_value_is_named(
     monkeypatch.setenv(f"FLASK_{name}", value)
     with pytest.raises(settings.SettingError, match=f"FLASK_{name}='{value}'"):
         settings.read()
+
+
+def test_a_sha256_is_read_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.read()["MODEL_SHA256"] is None
+    monkeypatch.setenv("FLASK_MODEL_SHA256", "AB" * 32)
+    assert settings.read()["MODEL_SHA256"] == "ab" * 32
 
 
 @pytest.mark.parametrize("value", ["", "one,,two", "one,", "\x7f", "schlüssel"])

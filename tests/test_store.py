@@ -1,5 +1,6 @@
 """A file comes whole from real servers, however they behave, or in one clear line."""
 
+import hashlib
 import logging
 import os
 import socket
@@ -17,10 +18,12 @@ from typing import Any
 
 import fsspec
 import pytest
-from conftest import ROOT
+import requests
+from conftest import GUNICORN, ROOT, WAITRESS, serve
 from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import DTPHandler, FTPHandler
 from pyftpdlib.servers import FTPServer
+from test_servers import fail_to_start
 
 import store
 
@@ -520,3 +523,40 @@ def test_a_package_that_logs_gets_one_line_too(
     assert not caplog.records
     logging.getLogger("noisy").error("heard again")
     assert caplog.messages == ["heard again"]
+
+
+@pytest.mark.parametrize("command", [GUNICORN, WAITRESS], ids=["gunicorn", "waitress"])
+def test_a_server_starts_with_a_model_from_a_store(
+    web: HTTPStore, tmp_path: Path, boot: bytes, command: list[str]
+) -> None:
+    web.faults = [cut(HALF), answer(503, **{"Retry-After": "0"})]
+    digest = hashlib.sha256(DATA).hexdigest().upper()
+    options = {"FLASK_MODEL_URI": web.url, "FLASK_MODEL_SHA256": digest}
+    with serve(command, tmp_path / "log", WEB_CONCURRENCY="1", **options) as server:
+        response = requests.post(f"{server.url}/predict", data=boot, timeout=5)
+    assert response.json()["class"] == "Ankle boot"
+    assert len(web.asked) == 3
+
+
+@pytest.mark.parametrize("command", [GUNICORN, WAITRESS], ids=["gunicorn", "waitress"])
+@pytest.mark.parametrize("where", ["store", "file"])
+def test_a_wrong_sha256_stops_the_start(
+    web: HTTPStore, command: list[str], where: str
+) -> None:
+    uri = web.url if where == "store" else str(ROOT / "model.bin")
+    options = {"FLASK_MODEL_URI": uri, "FLASK_MODEL_SHA256": "0" * 64}
+    stderr = fail_to_start(command, **options).stderr
+    assert (
+        f"{uri} has the SHA-256 {hashlib.sha256(DATA).hexdigest()}, not 000" in stderr
+    )
+
+
+@pytest.mark.parametrize("command", [GUNICORN, WAITRESS], ids=["gunicorn", "waitress"])
+def test_a_store_without_the_file_stops_the_start(
+    web: HTTPStore, command: list[str]
+) -> None:
+    web.faults = [answer(403)]
+    uri = web.url.replace("//", "//user:secret@") + "?signature=secret"
+    stderr = fail_to_start(command, FLASK_MODEL_URI=uri).stderr
+    assert f"{web.url}?... cannot be fetched: the store answers 403" in stderr
+    assert "secret" not in stderr
