@@ -96,6 +96,7 @@ Json = dict[str, Any]
 def start() -> tuple[Flask, Classifier]:
     """Read the settings, load and warm the model, or exit with one clear line."""
     app = Flask(__name__)
+    app.debug = False  # whatever FLASK_DEBUG says
     try:
         app.config.update(settings.read())
         wanted = app.config["MODEL_URI"], app.config["MODEL_SHA256"]

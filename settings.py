@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from flask import Config
 
+OF_FLASK = ("APP", "DEBUG", "ENV", "RUN_", "SKIP_DOTENV")  # of its command, unused here
 LEVELS = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR}
 HERE = Path(__file__).resolve().parent
 
@@ -91,6 +92,11 @@ def read() -> dict[str, Any]:
     """Return every setting by name, converted. Raises `SettingError`."""
     config = Config(HERE, {name: s.default for name, s in SETTINGS.items()})
     config.from_prefixed_env(loads=str)  # the default would parse values as JSON
+    for name in config.keys() - SETTINGS.keys():
+        if not name.startswith(
+            OF_FLASK
+        ):  # a slip of the pen must not leave a door open
+            raise SettingError(f"FLASK_{name} is none of the settings")
     for name, setting in SETTINGS.items():
         value = config[name]
         if value is None:
@@ -100,4 +106,4 @@ def read() -> dict[str, Any]:
         except ValueError as error:
             shown = "" if setting.is_secret else f"={value!r}"
             raise SettingError(f"FLASK_{name}{shown} {error}") from error
-    return dict(config)
+    return {name: config[name] for name in SETTINGS}

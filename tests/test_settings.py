@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import predict
 import settings
 
 
@@ -43,6 +44,21 @@ def test_a_wrong_value_is_named(
     monkeypatch.setenv(f"FLASK_{name}", value)
     with pytest.raises(settings.SettingError, match=f"FLASK_{name}='{value}'"):
         settings.read()
+
+
+@pytest.mark.parametrize("name", ["API_KEYS", "TESTING", "SECRET_KEY"])
+def test_what_is_no_setting_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(f"FLASK_{name}", "1")
+    with pytest.raises(settings.SettingError, match=f"FLASK_{name} is none"):
+        settings.read()
+
+
+def test_flask_debug_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    monkeypatch.setenv("FLASK_APP", "predict")
+    assert not predict.start()[0].debug
 
 
 def test_a_sha256_is_read_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
