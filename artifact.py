@@ -42,6 +42,7 @@ class Artifact(NamedTuple):
 
     onnx: bytes
     facts: dict[str, Any]
+    tag: str | None = None  # the version's name where it is kept, such as an ETag
 
 
 _kept: dict[str, Artifact] = {}
@@ -52,7 +53,12 @@ def load(uri: str, sha256: str | None = None) -> Artifact:
 
     Forked workers inherit the copy that gunicorn's master has verified.
     """
-    return _kept[uri] if uri in _kept else keep(uri, read(uri, sha256))
+    return kept(uri) or keep(uri, read(uri, sha256))
+
+
+def kept(uri: str) -> Artifact | None:
+    """Return what `load(uri)` has no need to read."""
+    return _kept.get(uri)
 
 
 def keep(uri: str, artifact: Artifact) -> Artifact:
@@ -61,14 +67,26 @@ def keep(uri: str, artifact: Artifact) -> Artifact:
     return artifact
 
 
-def read(uri: str, sha256: str | None = None) -> Artifact:
+def reload(uri: str, sha256: str | None = None) -> Artifact:
+    """Read `uri` again, or return what is kept if the store still has that version."""
+    old = kept(uri)
+    if old is None:
+        return read(uri, sha256)
+    try:
+        return read(uri, sha256, old.tag)
+    except store.UnchangedError:
+        return old
+
+
+def read(uri: str, sha256: str | None = None, known: str | None = None) -> Artifact:
     """Read and verify the model at a path or a URI, its file by SHA-256 if given.
 
-    Raises `ArtifactError` with one clear line.
+    Raises `ArtifactError` with one clear line, or `store.UnchangedError` if the tag is
+    still `known`.
     """
     try:
-        with store.opened(uri) as part:
-            return parse(part.file, uri, sha256)
+        with store.opened(uri, known) as part:
+            return parse(part.file, uri, sha256)._replace(tag=part.tag)
     except OSError as error:
         raise ArtifactError(f"{store.redact(uri)} cannot be read: {error}") from error
     except store.StoreError as error:

@@ -11,9 +11,14 @@ import math
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FrameType
+
+from gunicorn.arbiter import Arbiter
 
 import artifact
 import settings
@@ -22,6 +27,8 @@ from classifier import Classifier
 from worker import Worker
 
 CGROUP = Path("/sys/fs/cgroup")
+SPARE_SECONDS = 30  # to try a model out, when it has come
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 METRICS = "PROMETHEUS_MULTIPROC_DIR"  # where workers count together
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 
@@ -63,13 +70,16 @@ if Path("/dev/shm").is_dir():  # noqa: S108 - in memory: a busy disk fakes a dea
     worker_tmp_dir = "/dev/shm"  # noqa: S108
 
 
-def on_starting(server: object) -> None:
+def on_starting(server: Arbiter) -> None:
     """Do not start without a model that works."""
     give_back_memory()
+    signal.signal(signal.SIGHUP, server.signal)  # heard after the start
     try:
-        verify()
+        verify(server)
     except (settings.SettingError, artifact.ArtifactError) as error:
         sys.exit(f"gunicorn: {error}")
+    except KeyboardInterrupt:
+        sys.exit("gunicorn: stopped while it read the model")
     os.environ[METRICS] = tempfile.mkdtemp(prefix="fashion-metrics-")
 
 
@@ -86,35 +96,77 @@ def on_exit(server: object) -> None:
     shutil.rmtree(os.environ[METRICS], ignore_errors=True)
 
 
-def on_reload(server: object) -> None:
+def on_reload(server: Arbiter) -> None:
     """Take a new model on SIGHUP; keep the last verified one if it is bad."""
     try:
-        verify()
+        verify(server)
     except (settings.SettingError, artifact.ArtifactError) as error:
-        server.log.error("the old model stays: %s", error)  # type: ignore[attr-defined]
+        server.log.error("the old model stays: %s", error)
 
 
-def verify() -> None:
-    """Read the model and try it in a child; keep it for the workers to come."""
+def verify(server: Arbiter) -> None:
+    """Read the model and try it in a child; keep it for the workers to come.
+
+    A child, because threads and memory of a download are not to be forked with every
+    worker, and because this process hears no signal while one of its hooks runs.
+    """
     wanted = settings.read()
     uri = wanted["MODEL_URI"]
-    model = artifact.read(uri, wanted["MODEL_SHA256"])
-    trial = multiprocessing.get_context("fork").Process(target=try_out, args=[model])
-    trial.start()
-    trial.join()
-    if trial.exitcode:
-        raise artifact.ArtifactError(
-            f"{store.redact(uri)} holds a model that does not run"
-        )
+    model = in_child(server, uri, wanted["MODEL_SHA256"])
+    is_new = model != artifact.kept(uri)
     artifact.keep(uri, model)
+    what = "serves from now on" if is_new else "is still the one to serve"
+    name, version = model.facts["name"], model.facts["version"]
+    server.log.info("model %s %s %s", name, version, what)
 
 
-def try_out(model: artifact.Artifact) -> None:
-    """Run the model once, as a worker will; exit with 1 if it does not run."""
+def in_child(server: Arbiter, uri: str, sha256: str | None) -> artifact.Artifact:
+    """Return what `try_out` finds. Raises `ArtifactError`, and stops when told to."""
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    child = fork.Process(target=try_out, args=(server, sender, uri, sha256))
+    child.daemon = True
+    stops = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.signal(number, frame)
+        stops.append(number)
+        child.kill()
+
+    child.start()
+    sender.close()
+    handlers = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:
-        Classifier(model)
-    except artifact.ArtifactError:
-        sys.exit(1)
+        if not receiver.poll(store.DEADLINE_SECONDS + SPARE_SECONDS):
+            raise artifact.ArtifactError(f"{store.redact(uri)} takes too long")
+        found: artifact.Artifact | artifact.ArtifactError = receiver.recv()
+    except EOFError:
+        found = artifact.ArtifactError("reading the model died, out of memory perhaps")
+    finally:
+        child.kill()
+        child.join()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if stops:
+        raise KeyboardInterrupt  # gunicorn stops, gracefully or as the signal says
+    if isinstance(found, artifact.ArtifactError):
+        raise found
+    return found
+
+
+def try_out(server: Arbiter, sender: Connection, uri: str, sha256: str | None) -> None:
+    """Read the model and run it once, as a worker will; send it, or what is wrong."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    for listener in server.LISTENERS:
+        listener.close()  # a killed gunicorn is not to leave its port taken
+    try:
+        model = artifact.reload(uri, sha256)
+        if model is not artifact.kept(uri):
+            Classifier(model)
+        sender.send(model)
+    except artifact.ArtifactError as error:
+        sender.send(error)
 
 
 def give_back_memory() -> None:

@@ -3,9 +3,11 @@
 import hashlib
 import logging
 import os
+import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from email.utils import formatdate
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import pytest
@@ -23,8 +25,9 @@ from conftest import GUNICORN, ROOT, WAITRESS, serve
 from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import DTPHandler, FTPHandler
 from pyftpdlib.servers import FTPServer
-from test_servers import fail_to_start
+from test_servers import fail_to_start, name_after_reload
 
+import artifact
 import store
 
 DATA = (ROOT / "model.bin").read_bytes()
@@ -525,6 +528,36 @@ def test_a_package_that_logs_gets_one_line_too(
     assert caplog.messages == ["heard again"]
 
 
+def newer_model(path: Path, name: str = "newer") -> bytes:
+    """Make another model, with a name of its own."""
+    model = artifact.read(str(ROOT / "model.bin"))
+    artifact.write(path, {}, model._replace(facts=model.facts | {"name": name}))
+    return path.read_bytes()
+
+
+def test_gunicorn_takes_what_the_store_has_at_sighup(
+    web: HTTPStore, tmp_path: Path, boot: bytes
+) -> None:
+    newer = newer_model(tmp_path / "newer.bin")
+    options = {"FLASK_MODEL_URI": web.url, "WEB_CONCURRENCY": "1"}
+    with serve(GUNICORN, tmp_path / "log", **options) as server:
+        assert len(web.asked) == 1
+        assert name_after_reload(server, boot) == "fashion"
+        assert web.asked[-1]["If-None-Match"] == '"1"'
+        web.data, web.tag = newer, '"2"'
+        assert name_after_reload(server, boot) == "newer"
+        web.data, web.tag = newer[:-1000], '"3"'
+        assert name_after_reload(server, boot) == "newer"
+        web.faults = [answer(503, **{"Retry-After": "0"})] * 5
+        assert name_after_reload(server, boot) == "newer"
+        web.data, web.tag = DATA, '"4"'
+        assert name_after_reload(server, boot) == "fashion"
+        log = server.log.read_text()
+    assert log.count("the old model stays") == 2
+    assert log.count("model fashion b70a73a2ce1f is still the one to serve") == 1
+    assert not web.faults
+
+
 @pytest.mark.parametrize("command", [GUNICORN, WAITRESS], ids=["gunicorn", "waitress"])
 def test_a_server_starts_with_a_model_from_a_store(
     web: HTTPStore, tmp_path: Path, boot: bytes, command: list[str]
@@ -560,3 +593,91 @@ def test_a_store_without_the_file_stops_the_start(
     stderr = fail_to_start(command, FLASK_MODEL_URI=uri).stderr
     assert f"{web.url}?... cannot be fetched: the store answers 403" in stderr
     assert "secret" not in stderr
+
+
+def test_sigterm_stops_a_start_that_waits_for_the_store(web: HTTPStore) -> None:
+    web.faults = [drip]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *GUNICORN[:1], "--bind", "127.0.0.1:0", "predict:app"],
+        cwd=ROOT,
+        env=os.environ | {"FLASK_MODEL_URI": web.url},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: bool(web.asked))
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=5)
+    assert process.returncode == 1
+    assert stderr.splitlines()[-1] == "gunicorn: stopped while it read the model"
+    assert "Traceback" not in stderr
+
+
+def test_a_slow_store_holds_up_neither_the_workers_nor_a_stop(
+    web: HTTPStore, tmp_path: Path, boot: bytes
+) -> None:
+    options = {"FLASK_MODEL_URI": web.url, "WEB_CONCURRENCY": "1"}
+    impatient = [*GUNICORN[:-1], "--timeout", "2", GUNICORN[-1]]
+    with serve(impatient, tmp_path / "log", **options) as server:
+        web.faults, started = [drip], time.monotonic()
+        server.process.send_signal(signal.SIGHUP)
+        while time.monotonic() < started + 3:  # in 2 a worker that is still is dead
+            response = requests.post(f"{server.url}/predict", data=boot, timeout=2)
+            assert response.json()["class"] == "Ankle boot"
+        assert len(web.asked) == 2
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(5) == 0
+    log = server.log.read_text()
+    assert "WORKER TIMEOUT" not in log
+    assert "Traceback" not in log
+    assert log.count("Booting worker") == 1
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if is_so():
+            return
+        time.sleep(0.05)
+    pytest.fail("it took too long")
+
+
+class Bucket(NamedTuple):
+    """A bucket on loopback, and the environment in which it is found."""
+
+    put: Callable[[bytes], None]  # as model.bin
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Bucket]:
+    """A bucket of an S3 API."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
+    moto = pytest.importorskip("moto.server", reason="moto is not installed")
+    server = moto.ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    url, login = f"http://{host}:{port}", ("user", "secret")
+    client = boto3.client("s3", "us-east-1", None, None, None, url, *login)
+    client.create_bucket(Bucket="models")
+    names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    yield Bucket(
+        lambda data: client.put_object(Bucket="models", Key="model.bin", Body=data),
+        dict(zip(names, (url, *login), strict=True)),
+    )
+    server.stop()
+
+
+def test_gunicorn_takes_what_a_bucket_has_at_sighup(
+    s3: Bucket, tmp_path: Path, boot: bytes
+) -> None:
+    s3.put(DATA)
+    uri = {"FLASK_MODEL_URI": "s3://models/model.bin", "WEB_CONCURRENCY": "1"}
+    with serve(GUNICORN, tmp_path / "log", **uri, **s3.environment) as server:
+        assert name_after_reload(server, boot) == "fashion"
+        s3.put(newer_model(tmp_path / "newer.bin"))
+        assert name_after_reload(server, boot) == "newer"
+        s3.put(DATA[:-1000])
+        assert name_after_reload(server, boot) == "newer"
+        log = server.log.read_text()
+    assert log.count("is still the one to serve") == 1
+    assert log.count("the old model stays: s3://models/model.bin cannot be read") == 1
