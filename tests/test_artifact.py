@@ -1,7 +1,11 @@
 """`model.bin` opens in both worlds, and what is not one is refused in one line."""
 
+import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -144,3 +148,58 @@ def test_load_reads_once(tmp_path: Path) -> None:
     first = artifact.load(str(path))
     path.unlink()
     assert artifact.load(str(path)) is first
+
+
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python artifact.py ...`."""
+    return subprocess.run(
+        [sys.executable, ROOT / "artifact.py", *arguments],
+        check=False,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_show_tells_what_a_model_says_of_itself() -> None:
+    lines = run("show").stdout.splitlines()
+    assert lines[:2] == [
+        "name               fashion",
+        "version            b70a73a2ce1f",
+    ]
+    facts = json.loads(run("show", MODEL, "--json").stdout)
+    digest = hashlib.sha256(MODEL.read_bytes()).hexdigest()
+    expected = {"bytes": MODEL.stat().st_size, "sha256": digest}
+    assert facts == artifact.read(str(MODEL)).facts | expected
+
+
+def test_verify_tells_whether_the_service_would_take_a_model(tmp_path: Path) -> None:
+    digest = hashlib.sha256(MODEL.read_bytes()).hexdigest()
+    done = run("verify", MODEL, "--sha256", digest.upper())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{MODEL} works: fashion b70a73a2ce1f\n"
+    model = artifact.read(str(MODEL))._replace(onnx=b"no graph")
+    artifact.write(tmp_path / "model.bin", {}, model)
+    assert f"has the SHA-256 {digest}, not 00" in refusal(MODEL, "--sha256", "0" * 64)
+    assert "No such file" in refusal(tmp_path / "none")
+    assert "the model does not run" in refusal(tmp_path / "model.bin")
+
+
+def refusal(*arguments: str | Path) -> str:
+    done = run("verify", *arguments)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    return done.stderr
+
+
+def test_the_model_of_the_service_is_the_default(tmp_path: Path) -> None:
+    wrong = {"FLASK_MODEL_SHA256": "0" * 64}
+    assert run("verify", FLASK_MODEL_URI=str(tmp_path / "none")).returncode == 1
+    assert run("verify", **wrong).returncode == 1
+    assert run("verify", MODEL, **wrong).returncode == 0  # it is about another file
+
+
+def test_fetch_is_for_what_is_elsewhere(tmp_path: Path) -> None:
+    done = run("fetch", MODEL, "-o", tmp_path / "model.bin")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert not list(tmp_path.iterdir())

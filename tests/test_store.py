@@ -25,7 +25,8 @@ from conftest import GUNICORN, ROOT, WAITRESS, serve
 from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import DTPHandler, FTPHandler
 from pyftpdlib.servers import FTPServer
-from test_servers import fail_to_start, name_after_reload
+from test_artifact import run
+from test_servers import does_not_run, fail_to_start, name_after_reload
 
 import artifact
 import store
@@ -528,6 +529,17 @@ def test_a_package_that_logs_gets_one_line_too(
     assert caplog.messages == ["heard again"]
 
 
+def test_a_missing_package_is_named() -> None:
+    code = "import sys; sys.modules['fsspec'] = None; import artifact; artifact.main()"
+    command = [sys.executable, "-c", code, "verify", "s3://bucket/model.bin"]
+    done = subprocess.run(
+        command, cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert 'pipenv sync --categories "packages stores"' in done.stderr
+
+
 def newer_model(path: Path, name: str = "newer") -> bytes:
     """Make another model, with a name of its own."""
     model = artifact.read(str(ROOT / "model.bin"))
@@ -681,3 +693,132 @@ def test_gunicorn_takes_what_a_bucket_has_at_sighup(
         log = server.log.read_text()
     assert log.count("is still the one to serve") == 1
     assert log.count("the old model stays: s3://models/model.bin cannot be read") == 1
+
+
+@pytest.mark.parametrize(
+    ("uri", "environment", "fault"),
+    [
+        ("s3://models/none", {}, "is not there"),
+        (
+            "s3://models/model.bin",
+            {"AWS_ACCESS_KEY_ID": "", "AWS_EC2_METADATA_DISABLED": "true"},
+            "cannot be fetched: Unable to locate credentials",
+        ),
+    ],
+)
+def test_s3_says_why_there_is_no_file(
+    s3: Bucket, uri: str, environment: dict[str, str], fault: str
+) -> None:
+    done = run("verify", uri, **s3.environment | environment)
+    assert (done.returncode, done.stderr) == (1, f"artifact: {uri} {fault}\n")
+
+
+@pytest.fixture
+def gs() -> Iterator[Bucket]:
+    """A bucket of a Google Cloud Storage API."""
+    pytest.importorskip("gcsfs", reason="gcsfs is not installed")
+    name = "gcp_storage_emulator.server"
+    emulator = pytest.importorskip(name, reason="gcp-storage-emulator is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    upload = f"{url}/upload/storage/v1/b/models/o?uploadType=media&name=model.bin"
+    with emulator.create_server(
+        "127.0.0.1", port, in_memory=True, default_bucket="models"
+    ):
+        yield Bucket(
+            lambda data: requests.post(upload, data, timeout=5).raise_for_status(),
+            {"STORAGE_EMULATOR_HOST": url},
+        )
+
+
+def test_a_google_bucket_gives_the_file(gs: Bucket, tmp_path: Path) -> None:
+    gs.put(DATA)
+    path = tmp_path / "model.bin"
+    done = run("fetch", "gs://models/model.bin", "-o", path, **gs.environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert path.read_bytes() == DATA
+    done = run("fetch", "gs://models/none", "-o", path, **gs.environment)
+    assert done.stderr == "artifact: gs://models/none is not there\n"
+    assert path.read_bytes() == DATA
+
+
+def test_fetch_replaces_a_file_by_a_good_one_only(
+    web: HTTPStore, tmp_path: Path
+) -> None:
+    path, newer = tmp_path / "model.bin", newer_model(tmp_path / "newer.bin")
+    does_not_run(tmp_path / "broken.bin")
+    broken = (tmp_path / "broken.bin").read_bytes()
+    assert run("fetch", web.url, "-o", path).stdout.endswith("fashion b70a73a2ce1f\n")
+    other = ["--sha256", hashlib.sha256(DATA).hexdigest()]
+    for web.data, options in [(DATA[:-1000], []), (broken, []), (newer, other)]:
+        done = run("fetch", web.url, "-o", path, *options)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert path.read_bytes() == DATA
+    assert not list(tmp_path.glob("*.tmp"))
+    assert run("fetch", web.url, "-o", path).returncode == 0
+    assert path.read_bytes() == newer
+
+
+def test_fetch_goes_on_where_it_was_stopped(web: HTTPStore, tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"old")
+    web.faults = [hang_after_half]
+    command = [sys.executable, "artifact.py", "fetch", web.url, "-o", str(path)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: bool(web.asked))
+    time.sleep(0.3)  # for the half to arrive
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=5)[1] == "artifact: stopped\n"
+    assert process.returncode == 1
+    assert path.read_bytes() == b"old"
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "model.bin.part"]
+    assert run("fetch", web.url, "-o", path).returncode == 0
+    assert web.asked[1]["Range"] == f"bytes={HALF}-"
+    assert path.read_bytes() == DATA
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def hang_after_half(handler: Handler) -> None:
+    handler.give(HALF)
+    time.sleep(3)
+
+
+@pytest.mark.parametrize("left", [b"", b'1 "1"\nx', b"\xff\n", b"no line"])
+def test_a_strange_part_is_left_aside(
+    web: HTTPStore, tmp_path: Path, left: bytes
+) -> None:
+    (tmp_path / "model.bin.part").write_bytes(left)
+    artifact.fetch(web.url, tmp_path / "model.bin")
+    assert "Range" not in web.asked[0]
+    assert (tmp_path / "model.bin").read_bytes() == DATA
+
+
+def test_fetches_at_once_do_not_mix(web: HTTPStore, tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    newer = newer_model(tmp_path / "newer.bin")
+
+    def change(handler: Handler) -> None:
+        web.data, web.tag = newer, '"2"'
+        handler.give()
+
+    web.faults = [cut(HALF), cut(HALF), cut(HALF), change]
+    command = [sys.executable, "artifact.py", "fetch", web.url, "-o", str(path)]
+    for process in [subprocess.Popen(command, cwd=ROOT) for _ in range(3)]:
+        assert process.wait(20) == 0
+    assert path.read_bytes() in {DATA, newer}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_fetch_shows_on_a_terminal_how_far_it_is(
+    web: HTTPStore, tmp_path: Path
+) -> None:
+    ours, terminal = os.openpty()
+    path = str(tmp_path / "model.bin")
+    command = [sys.executable, "artifact.py", "fetch", web.url, "-o", path]
+    subprocess.run(command, cwd=ROOT, stderr=terminal, check=True)
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    os.close(terminal)
+    assert shown.endswith("\r100% of 3.9 MB\r")
