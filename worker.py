@@ -5,11 +5,13 @@ for ever, and takes leave of clients one by one in the thread that all depend on
 """
 
 import errno
+import math
 import select
 import socket
 import threading
 import time
 from contextlib import suppress
+from typing import cast
 
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
@@ -22,7 +24,6 @@ REQUEST_SECONDS = 10  # for a request to arrive, and for its answer to be taken
 TOO_LATE = f"the request was not complete in {REQUEST_SECONDS} s"
 MAX_RECEIVED = 128 * 1024**2  # bytes of all requests that are under way
 TOO_MUCH = "too much is being sent to the service; try again in a moment"
-RETRY_SECONDS = 1
 LINGER_SECONDS = 2  # with a client that has its answer and is still sending
 STAY_MILLISECONDS = 2  # with a connection after its answer, for the next request
 YIELD_SECONDS = 0.0005  # before a busy worker reaches for a new connection
@@ -49,47 +50,75 @@ received = Total()
 class TimedSocket(socket.socket):
     """A connection that has so long to send a request, however it drips in.
 
-    gunicorn has no such limit: a thread would wait for a slow sender for ever.
+    gunicorn has no such limit: a thread would wait for a slow sender for ever. It never
+    blocks and waits only when it must: each call of the system gives the interpreter to
+    another thread, and in a crowd that costs more than the call.
     """
 
     deadline: float | None = None  # of the request under way, from its first byte
     request: Request | None = None  # once its head is complete
     received = 0  # bytes of it
 
+    def __init__(self, fileno: int) -> None:
+        super().__init__(fileno=fileno)
+        super().setblocking(False)
+
+    def setblocking(self, flag: bool) -> None:
+        """Stay as it is: gunicorn turns this on and off around each request."""
+
+    def settimeout(self, value: float | None) -> None:
+        """Likewise."""
+
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """Receive what has come.
+        """Receive what has come, or wait for it.
 
         Raises once the request has taken too long, or all requests too much memory.
         """
         if self.deadline is None:
             self.deadline = time.monotonic() + REQUEST_SECONDS
-        self.settimeout(max(0.001, self.deadline - time.monotonic()))
-        try:
-            data = super().recv(size, flags)
-        except TimeoutError as error:
-            if self.request is None:
-                raise NoMoreData from error  # closes without a word: there may be none
-            self.request.must_close = True
-            raise RequestTimeout(TOO_LATE) from error
+        while True:
+            try:
+                data = super().recv(size, flags)
+                break
+            except BlockingIOError:
+                if not self._wait(select.POLLIN, self.deadline):
+                    raise self._give_up(RequestTimeout(TOO_LATE)) from None
         if not flags:
             self.received += len(data)
-            if not received.add(len(data)) and self.request is not None:
-                self.request.must_close = True
-                raise ServiceUnavailable(TOO_MUCH, retry_after=RETRY_SECONDS)
+            if not received.add(len(data)):
+                raise self._give_up(ServiceUnavailable(TOO_MUCH, retry_after=1))
         return data
+
+    def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
+        """Send all, or count a client that does not read as one that has left."""
+        rest = memoryview(data)
+        deadline = time.monotonic() + REQUEST_SECONDS
+        while rest:
+            try:
+                rest = rest[super().send(rest, flags) :]
+            except BlockingIOError:
+                if not self._wait(select.POLLOUT, deadline):
+                    fault = "the client does not read"
+                    raise BrokenPipeError(errno.EPIPE, fault) from None
 
     def begin(self) -> None:
         """Forget the request before."""
         received.add(-self.received)
         self.deadline, self.request, self.received = None, None, 0
 
-    def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
-        """Send all, or count a client that does not read as one that has left."""
-        self.settimeout(REQUEST_SECONDS)
-        try:
-            super().sendall(data, flags)
-        except TimeoutError as error:
-            raise BrokenPipeError(errno.EPIPE, "the client does not read") from error
+    def _wait(self, event: int, deadline: float) -> bool:
+        """Wait until something can be done; tell whether it can in time."""
+        seconds = deadline - time.monotonic()
+        poll = select.poll()
+        poll.register(self, event)
+        return seconds > 0 and bool(poll.poll(math.ceil(seconds * 1000)))
+
+    def _give_up(self, fault: HTTPException) -> Exception:
+        """Choose what to raise: without a whole head there is nobody to answer."""
+        if self.request is None:
+            return cast("Exception", NoMoreData())
+        self.request.must_close = True
+        return fault
 
 
 class Connection(TConn):  # type: ignore[misc]
