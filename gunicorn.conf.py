@@ -27,7 +27,7 @@ from classifier import Classifier
 from worker import Worker
 
 CGROUP = Path("/sys/fs/cgroup")
-SPARE_SECONDS = 30  # to try a model out, when it has come
+SPARE_SECONDS = 15  # to try a model out, when it has come
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 METRICS = "PROMETHEUS_MULTIPROC_DIR"  # where workers count together
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 TRIES = 5
 PAUSE_SECONDS = 1.0  # before the second try; twice as long before each one more
 MAX_PAUSE_SECONDS = 30.0  # that a store can ask for by Retry-After
-DEADLINE_SECONDS = 300.0  # for all tries together
+DEADLINE_SECONDS = 100.0  # for all tries; Kubernetes waits for 120 (deploy/)
 CONNECT_SECONDS, SILENT_SECONDS = 5, 10  # that a store may take
 MAX_BYTES = 512 * 1024**2  # of a file
 CHUNK_BYTES = 64 * 1024  # read at a time
