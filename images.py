@@ -28,7 +28,7 @@ Values = NDArray[np.floating]
 
 SIDE = 28  # pixels, of the square every picture becomes
 MAX_PIXELS = 25_000_000  # of a picture, read from its header before it is decoded
-START_OF_SCAN = b"\xff\xda"  # a marker of JPEG; in what is coded it cannot occur
+START_OF_SCAN = 0xDAFF  # a marker of JPEG, FF DA; in what is coded it cannot occur
 MAX_SCANS = 40  # of a JPEG, which may refine the same pixels without end
 WHITE = 255
 DEEP_WHITE = 65535  # of a 16-bit picture
@@ -157,7 +157,11 @@ def _refuse_if_large(image: Image.Image) -> None:
 
 def _refuse_if_endless(image: Image.Image, data: bytes) -> None:
     """Raise `TooLargeError` for a JPEG of many scans: 42 bytes can cost 17 ms."""
-    if image.format in ("JPEG", "MPO") and data.count(START_OF_SCAN) > MAX_SCANS:
+    if image.format not in ("JPEG", "MPO"):
+        return
+    # pairs of bytes from even and from odd places: bytes.count takes six times as long
+    halves = [np.frombuffer(data, "<u2", (len(data) - odd) // 2, odd) for odd in (0, 1)]
+    if sum(np.count_nonzero(half == START_OF_SCAN) for half in halves) > MAX_SCANS:
         raise TooLargeError(f"the JPEG has more than {MAX_SCANS} scans: save it anew")
 
 

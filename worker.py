@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from typing import cast
 
+from gunicorn.http.body import Body, LengthReader
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
 from gunicorn.util import close as close_socket
@@ -81,13 +82,25 @@ class TimedSocket(socket.socket):
                 data = super().recv(size, flags)
                 break
             except BlockingIOError:
-                if not self._wait(select.POLLIN, self.deadline):
-                    raise self._give_up(RequestTimeout(TOO_LATE)) from None
+                self._wait_for_more()
         if not flags:
             self.received += len(data)
             if not received.add(len(data)):
                 raise self._give_up(ServiceUnavailable(TOO_MUCH, retry_after=1))
         return data
+
+    def skip(self, count: int) -> None:
+        """Receive so many bytes, and keep none of them."""
+        waste = memoryview(bytearray(min(count, PIECE)))
+        while count > 0:
+            try:
+                come = self.recv_into(waste[:count])
+            except BlockingIOError:
+                self._wait_for_more()
+                continue
+            if not come:
+                raise cast("Exception", NoMoreData())
+            count -= come
 
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
         """Send all, or count a client that does not read as one that has left."""
@@ -105,6 +118,10 @@ class TimedSocket(socket.socket):
         """Forget the request before."""
         received.add(-self.received)
         self.deadline, self.request, self.received = None, None, 0
+
+    def _wait_for_more(self) -> None:
+        if not self._wait(select.POLLIN, self.deadline or 0.0):
+            raise self._give_up(RequestTimeout(TOO_LATE))
 
     def _wait(self, event: int, deadline: float) -> bool:
         """Wait until something can be done; tell whether it can in time."""
@@ -176,8 +193,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         else:
             again = super().handle_request(req, conn)
         try:
-            while again and req.body.read(PIECE):
-                pass
+            if again:
+                skip_rest(req.body, conn.sock)
         except (HTTPException, NoMoreData):
             return False
         return bool(again)
@@ -197,6 +214,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.nr_conns += 1
         sock = TimedSocket(fileno=accepted.detach())
         self.enqueue_req(Connection(self.cfg, sock, address, listener.getsockname()))
+
+
+def skip_rest(body: Body, sock: TimedSocket) -> None:
+    """Read what is left of a body, and keep nothing of it."""
+    reader = body.reader
+    if isinstance(reader, LengthReader) and reader.length:
+        come = reader.unreader.take_buffered()
+        reader.unreader.unread(come[reader.length :])
+        sock.skip(reader.length - len(come))
+        reader.length = 0
+    while body.read(PIECE):  # in chunks
+        pass
 
 
 def has_more(conn: Connection) -> bool:
