@@ -32,7 +32,7 @@ class Bounds(NamedTuple):
 
 
 BURST = Bounds(0.12, 20, 128)  # ordinarily
-STRAIN = Bounds(0.05, 4, 128)  # when the line was full a moment ago
+STRAIN = Bounds(0.04, 4, 128)  # when the line was full a moment ago
 STRAIN_SECONDS = 1.0
 
 

@@ -306,14 +306,12 @@ def turn_away(error: OverloadedError) -> Response:
     return refuse(ServiceUnavailable(f"{error}; try again in a moment", retry_after=1))
 
 
-def turn_away_unread(path: str) -> bytes | None:
-    """Write a whole HTTP answer to a POST if the line is full, else return None.
+def turn_away_unread(path: str) -> bytes:
+    """Write a whole HTTP answer for a POST that finds the line full, and count it.
 
     For a server that can send it before the body has come: to turn away is then
     several times cheaper, and leaves the processor to those who wait.
     """
-    if not network.is_full():
-        return None
     observe.count_unread(HTTPStatus.SERVICE_UNAVAILABLE)
     named = f"X-Request-ID: {secrets.token_hex(16)}\r\n\r\n"
     head, body = refusal(
@@ -457,7 +455,7 @@ def parse_options() -> argparse.Namespace:
 
 
 app.extensions |= {"classifier": classifier, "classify": classify}
-app.extensions["turn_away_unread"] = turn_away_unread
+app.extensions |= {"line": network, "turn_away_unread": turn_away_unread}
 app.register_blueprint(openapi)
 app.register_blueprint(protocols.v2)
 app.register_blueprint(protocols.seldon)
