@@ -31,8 +31,8 @@ class Bounds(NamedTuple):
     most: int
 
 
-BURST = Bounds(0.12, 20, 128)  # ordinarily
-STRAIN = Bounds(0.04, 4, 128)  # when the line was full a moment ago
+BURST = Bounds(0.1, 18, 128)  # ordinarily
+STRAIN = Bounds(0.035, 3, 128)  # when the line was full a moment ago
 STRAIN_SECONDS = 1.0
 
 
