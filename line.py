@@ -34,6 +34,7 @@ class Bounds(NamedTuple):
 BURST = Bounds(0.1, 18, 128)  # ordinarily
 STRAIN = Bounds(0.035, 3, 128)  # when the line was full a moment ago
 STRAIN_SECONDS = 1.0
+COMING_SECONDS = 0.05  # in which a request that is let in gets to the line, or is slow
 
 
 class Line:
@@ -46,19 +47,34 @@ class Line:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._waiting: deque[threading.Lock] = deque()
+        self._coming: deque[float] = deque()  # since when, of those let in
         self._is_taken = False
         self._strained_until = 0.0
         self._pace = 0.0  # seconds, the mean length of a turn
         self._began = 0.0
 
+    def lets_in(self) -> bool:
+        """Tell whether one more may come, and expect it if so."""
+        with self._mutex:
+            if self._is_full():
+                return False
+            self._coming.append(time.monotonic())
+            return True
+
     def is_full(self) -> bool:
         """Tell whether nobody more may wait."""
-        waiting = len(self._waiting)
-        if not waiting:
+        with self._mutex:
+            return self._is_full()
+
+    def _is_full(self) -> bool:
+        if not self._is_taken:
             return False
         now = time.monotonic()
+        while self._coming and self._coming[0] < now - COMING_SECONDS:
+            self._coming.popleft()
+        ahead = len(self._waiting) + len(self._coming)
         seconds, least, most = STRAIN if now < self._strained_until else BURST
-        if waiting < min(most, max(least, seconds / (self._pace or seconds))):
+        if ahead < min(most, max(least, seconds / (self._pace or seconds))):
             return False
         self._strained_until = now + STRAIN_SECONDS
         return True
@@ -69,8 +85,10 @@ class Line:
         Raises `OverloadedError` if there is no turn to be had.
         """
         with self._mutex:
+            if self._coming:
+                self._coming.popleft()
             if self._is_taken:
-                if self.is_full():
+                if self._is_full():
                     raise OverloadedError(FULL)
                 turn = threading.Lock()
                 turn.acquire()

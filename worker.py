@@ -254,7 +254,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         The next request lies behind it. gunicorn reads 64 kB of it, 1 kB at a time.
         """
         conn.sock.request = req
-        if req.method == "POST" and self.line.is_full():
+        if req.method == "POST" and not self.line.lets_in():
             conn.sock.sendall(self.turn_away(req.path))
             again = self.alive and not req.should_close()
         else:

@@ -79,6 +79,7 @@ class Exchange:
     """One connection, and the request that is under way on it."""
 
     is_kept = False  # after an answer
+    is_sending = False  # and waits to go on
 
     def __init__(self) -> None:
         self.socket = socket.socket()
@@ -105,18 +106,17 @@ class Exchange:
             raise ConnectionResetError("closed without an answer")
         self.received += piece
         head, parted, body = self.received.partition(b"\r\n\r\n")
-        if not parted:
+        if not parted or len(body) < int(field(head, b"Content-Length: ")):
             return None
-        fields = dict(
-            line.lower().split(": ", 1) for line in head.decode().split("\r\n")[1:]
-        )
-        if len(body) < int(fields["content-length"]):
-            return None
-        self.is_kept = fields.get("connection") != "close"
+        self.is_kept = field(head, b"Connection: ") != b"close"
         seconds = time.perf_counter() - self.asked
-        return Answer(
-            int(head[9:12]), self.asked, seconds, fields.get("x-model-version", "")
-        )
+        version = field(head, b"X-Model-Version: ").decode()
+        return Answer(int(head[9:12]), self.asked, seconds, version)
+
+
+def field(head: bytes, name: bytes) -> bytes:
+    """Return the value of a header, nothing if there is none."""
+    return head.partition(name)[2].partition(b"\r\n")[0]
 
 
 class Load:
@@ -131,36 +131,55 @@ class Load:
 
     def ask(self, asked: float) -> None:
         """Begin the next request, on a connection that is free or on a new one."""
-        exchange = self._idle.pop() if self._idle else Exchange()
+        if self._idle:
+            exchange = self._idle.pop()
+        else:
+            exchange = Exchange()
+            self._waiting.register(exchange.socket, selectors.EVENT_READ, exchange)
         exchange.begin(next(self.turns), asked)
-        self._waiting.register(exchange.socket, selectors.EVENT_WRITE, exchange)
         self.under_way += 1
+        self._try(exchange, self._send)
 
     def go_on(self, seconds: float) -> None:
         """Send and receive what can be, or wait so long for it."""
         for key, events in self._waiting.select(seconds):
-            exchange: Exchange = key.data
-            try:
-                if events & selectors.EVENT_WRITE:
-                    if exchange.send():
-                        self._waiting.modify(
-                            exchange.socket, selectors.EVENT_READ, exchange
-                        )
-                elif answer := exchange.receive():
-                    self._finish(exchange, answer)
-            except OSError as error:
+            is_sending = events & selectors.EVENT_WRITE
+            self._try(key.data, self._send if is_sending else self._receive)
+
+    def _try(self, exchange: Exchange, step: Callable[[Exchange], None]) -> None:
+        try:
+            step(exchange)
+        except OSError as error:
+            if exchange not in self._idle:  # else it is closed between requests
                 took = time.perf_counter() - exchange.asked
                 fault = f"{type(error).__name__} {KEPT[exchange.is_kept]}"
-                self._finish(exchange, Answer(LOST, exchange.asked, took, fault=fault))
+                self._note(Answer(LOST, exchange.asked, took, fault=fault))
+            else:
+                self._idle.remove(exchange)
+            self._waiting.unregister(exchange.socket)
+            exchange.socket.close()
 
-    def _finish(self, exchange: Exchange, answer: Answer) -> None:
-        self.under_way -= 1
-        self.answers.append(answer)
-        self._waiting.unregister(exchange.socket)
-        if answer.status != LOST and exchange.is_kept:
+    def _send(self, exchange: Exchange) -> None:
+        is_sent = exchange.send()
+        if is_sent == exchange.is_sending:  # a change of what to wait for
+            exchange.is_sending = not is_sent
+            events = selectors.EVENT_READ | (not is_sent and selectors.EVENT_WRITE)
+            self._waiting.modify(exchange.socket, events, exchange)
+
+    def _receive(self, exchange: Exchange) -> None:
+        answer = exchange.receive()
+        if answer is None:
+            return
+        self._note(answer)
+        if exchange.is_kept:
             self._idle.append(exchange)
         else:
+            self._waiting.unregister(exchange.socket)
             exchange.socket.close()
+
+    def _note(self, answer: Answer) -> None:
+        self.under_way -= 1
+        self.answers.append(answer)
 
 
 def drive(sent: list[bytes], seconds: float, connections: int) -> list[Answer]:
