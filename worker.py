@@ -9,7 +9,6 @@ import math
 import re
 import select
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -33,7 +32,6 @@ TOO_MUCH = "too much is being sent to the service; try again in a moment"
 LINGER_SECONDS = 2  # with a client that has its answer and is still sending
 STAY_MILLISECONDS = 2  # with a connection after its answer, for the next request
 YIELD_SECONDS = 0.0005  # before a busy worker reaches for a new connection
-TURN_SECONDS = 0.001  # of a thread that computes, while others want to
 PIECE = 256 * 1024  # bytes
 
 
@@ -185,14 +183,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     two thread switches a request, a tenth of a small one; and whichever worker wakes
     first takes every connection that waits.
     """
-
-    def init_process(self) -> None:
-        """Begin, with turns of the interpreter so short that nobody waits 5 ms for one.
-
-        That is Python's own measure, and a request needs several turns.
-        """
-        sys.setswitchinterval(TURN_SECONDS)
-        super().init_process()
 
     def load_wsgi(self) -> None:
         """Load the application, and learn when and how it turns requests away."""

@@ -187,7 +187,7 @@ def drive(sent: list[bytes], seconds: float, connections: int) -> list[Answer]:
     load = Load(sent)
     end = time.perf_counter() + seconds
     while (now := time.perf_counter()) < end or load.under_way:
-        while now < end and load.under_way < connections:
+        for _ in range(connections - load.under_way if now < end else 0):
             load.ask(now)
         load.go_on(0.05)
     return load.answers
