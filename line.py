@@ -67,11 +67,11 @@ class Line:
             return self._is_full()
 
     def _is_full(self) -> bool:
-        if not self._is_taken:
-            return False
         now = time.monotonic()
         while self._coming and self._coming[0] < now - COMING_SECONDS:
             self._coming.popleft()
+        if not self._is_taken:
+            return False
         ahead = len(self._waiting) + len(self._coming)
         seconds, least, most = STRAIN if now < self._strained_until else BURST
         if ahead < min(most, max(least, seconds / (self._pace or seconds))):

@@ -92,6 +92,22 @@ def test_a_line_that_was_full_is_short_for_a_while(
         thread.join()
 
 
+def test_those_let_in_are_expected_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not for longer: their senders may be slow, or their requests bad."""
+    monkeypatch.setattr(line_room, "BURST", Bounds(1, 4, 4))
+    monkeypatch.setattr(line_room, "STRAIN_SECONDS", 0.0)
+    line = Line()
+    assert [line.lets_in() for _ in range(9)] == 9 * [True]  # nobody is at work
+    time.sleep(2 * line_room.COMING_SECONDS)
+    with line:
+        assert [line.lets_in() for _ in range(9)] == 4 * [True] + 5 * [False]
+        time.sleep(2 * line_room.COMING_SECONDS)
+        assert line.lets_in()
+    assert line.lets_in()
+
+
 def test_slow_turns_shorten_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line_room, "BURST", Bounds(0.1, 1, 100))
     line, leave = Line(), threading.Event()
