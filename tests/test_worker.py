@@ -118,10 +118,11 @@ def test_a_full_line_turns_others_away_at_once(
         refused = []
         for path in ("/predict", "/v2/models/fashion/infer", "/api/v1.0/predictions"):
             with connect(single) as connection:
-                started = time.monotonic()
-                connection.sendall(ask(path, boot * 1000))  # a megabyte, left unread
-                refused.append((path, *hear_one(connection)))
-                assert time.monotonic() - started < 0.5
+                for _ in range(3):  # by a thread, then by the main thread
+                    started = time.monotonic()
+                    connection.sendall(ask(path, boot * 1000))  # left unread
+                    refused.append((path, *hear_one(connection)))
+                    assert time.monotonic() - started < 0.5
                 connection.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
                 assert hear_one(connection)[0] == 200  # the connection is still good
         answers = [hear_one(connection) for connection in waiting]
