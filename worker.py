@@ -27,7 +27,9 @@ from line import Line
 
 REQUEST_SECONDS = 10  # for a request to arrive, and for its answer to be taken
 TOO_LATE = f"the request was not complete in {REQUEST_SECONDS} s"
-MAX_RECEIVED = 128 * 1024**2  # bytes of all requests that are under way
+MAX_RECEIVED = (
+    128 * 1024**2
+)  # bytes of all requests under way; small ones may exceed it
 TOO_MUCH = "too much is being sent to the service; try again in a moment"
 LINGER_SECONDS = 2  # with a client that has its answer and is still sending
 STAY_MILLISECONDS = 2  # with a connection after its answer, for the next request
@@ -98,7 +100,7 @@ class TimedSocket(socket.socket):
                 self._wait_for_more()
         if not flags:
             self.received += len(data)
-            if not received.add(len(data)):
+            if not received.add(len(data)) and self.received > PIECE:
                 raise self._give_up(ServiceUnavailable(TOO_MUCH, retry_after=1))
         return data
 

@@ -193,17 +193,20 @@ def test_a_client_that_does_not_read_does_not_stop_others(
 
 
 def test_more_than_memory_holds_is_turned_away(single: Server, boot: bytes) -> None:
-    """Five bodies of 30 MB, all but complete, are more than 128 MB."""
-    size = 30 * 1024**2
+    """Four bodies of 31 MB and one of 9, all but complete, are more than 128 MB."""
+    sizes = [31 * 1024**2] * 4 + [9 * 1024**2]
     with ExitStack() as stack:
-        senders = [stack.enter_context(connect(single)) for _ in range(5)]
+        senders = [stack.enter_context(connect(single)) for _ in sizes]
         statuses = []
-        for sender in senders:
+        for sender, size in zip(senders, sizes, strict=True):
             sender.sendall(HEAD.format("/predict", size).encode())
             try:
                 sender.sendall(bytes(size - 1))
             except ConnectionError:
                 statuses.append(503)
+        with connect(single) as connection:
+            connection.sendall(ask("/predict", boot))
+            assert hear_one(connection)[0] == 200  # small ones are served all the while
         for sender in senders:
             sender.settimeout(0.5)
             try:
