@@ -92,10 +92,9 @@ def read() -> dict[str, Any]:
     """Return every setting by name, converted. Raises `SettingError`."""
     config = Config(HERE, {name: s.default for name, s in SETTINGS.items()})
     config.from_prefixed_env(loads=str)  # the default would parse values as JSON
+    # a slip of the pen must not leave a door open
     for name in config.keys() - SETTINGS.keys():
-        if not name.startswith(
-            OF_FLASK
-        ):  # a slip of the pen must not leave a door open
+        if not name.startswith(OF_FLASK):
             raise SettingError(f"FLASK_{name} is none of the settings")
     for name, setting in SETTINGS.items():
         value = config[name]

@@ -230,9 +230,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         while again is True and not self.is_busy() and has_more(conn):
             again = self.handle_one(conn)
         if again is False:
-            conn.sock.deadline = time.monotonic() + LINGER_SECONDS
-            with suppress(NoMoreData):
-                close_graceful(conn.sock)
+            take_leave(conn.sock)
         return again
 
     def handle_one(self, conn: Connection) -> object:
@@ -276,6 +274,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.nr_conns += 1
         sock = TimedSocket(fileno=accepted.detach())
         self.enqueue_req(Connection(self.cfg, sock, address, listener.getsockname()))
+
+
+def take_leave(sock: TimedSocket) -> None:
+    """Close a connection, once the client has read its answer or time is up."""
+    sock.deadline = time.monotonic() + LINGER_SECONDS
+    with suppress(NoMoreData):
+        close_graceful(sock)
+    sock.begin()  # what came meanwhile is not under way any more
 
 
 def skip_rest(body: Body, sock: TimedSocket) -> None:

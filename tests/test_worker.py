@@ -19,6 +19,8 @@ import requests
 from conftest import GUNICORN, ROOT, Encode, Server, serve
 from PIL import Image
 
+import worker
+
 Connection = socket.socket
 HEAD = "POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n"
 
@@ -216,6 +218,17 @@ def test_more_than_memory_holds_is_turned_away(single: Server, boot: bytes) -> N
     assert statuses.count(503) >= 1
     answer = requests.post(f"{single.url}/predict", data=boot, timeout=5)
     assert answer.status_code == 200
+
+
+def test_what_comes_after_the_end_is_not_held_against_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall(bytes(1000))
+    theirs.close()
+    worker.take_leave(worker.TimedSocket(fileno=ours.detach()))
+    monkeypatch.setattr(worker, "MAX_RECEIVED", 0)
+    assert worker.received.add(0)
 
 
 def test_a_killed_worker_is_replaced(tmp_path: Path, boot: bytes) -> None:
