@@ -24,6 +24,7 @@ from pydantic.json_schema import models_json_schema
 
 import schemas
 from schemas import PROBLEMS
+from settings import REQUEST_SECONDS
 
 VERSION = "1.0.0"  # of the contract
 MESSAGES = "#/components/schemas/{model}"
@@ -81,7 +82,7 @@ DETAILS = {  # by code, an example of what a problem says
     "unauthorized": "send a key: X-API-Key: KEY or Authorization: Bearer KEY",
     "not_found": "there is no such page",
     "method_not_allowed": "use POST",
-    "timeout": "the request was not complete in 10 s",
+    "timeout": f"the request was not complete in {REQUEST_SECONDS} s",
     "too_large": "at most 256 pictures in one request",
     "unsupported_image": "not a picture in PNG, JPEG, WebP, GIF, BMP or TIFF format",
     "broken_image": "the picture cannot be decoded: image file is truncated",

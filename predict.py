@@ -62,7 +62,7 @@ TOO_LONG = (
 WAITRESS = {  # what gunicorn.conf.py and worker.py say, as far as waitress knows it
     "threads": 40,  # more than have to wait in line before it may be full
     "connection_limit": 300,
-    "channel_timeout": 10,  # seconds, for a sender that has fallen silent
+    "channel_timeout": settings.REQUEST_SECONDS,  # of silence
     "cleanup_interval": 1,
 }
 LISTEN = "127.0.0.1:9696"  # of `python predict.py`

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from flask import Config
 
 OF_FLASK = ("APP", "DEBUG", "ENV", "RUN_", "SKIP_DOTENV")  # of its command, unused here
+REQUEST_SECONDS = 10  # for a request to arrive, and for its answer to be taken
 LEVELS = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR}
 HERE = Path(__file__).resolve().parent
 

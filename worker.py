@@ -24,8 +24,8 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailable
 
 from line import Line
+from settings import REQUEST_SECONDS
 
-REQUEST_SECONDS = 10  # for a request to arrive, and for its answer to be taken
 TOO_LATE = f"the request was not complete in {REQUEST_SECONDS} s"
 MAX_RECEIVED = (
     128 * 1024**2
