@@ -88,13 +88,20 @@ def client() -> FlaskClient:
 @contextmanager
 def serve(command: list[str], log: Path, **environment: str) -> Iterator[Server]:
     """Run a server from the project's root until the block ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [part.replace("PORT", str(port)) for part in command]
+    with running([sys.executable, "-m", *command], port, log, environment) as server:
+        yield server
+
+
+@contextmanager
+def running(
+    command: list[str], port: int, log: Path, environment: dict[str, str]
+) -> Iterator[Server]:
+    """Run a command that serves on `port` until the block ends."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            command,
             cwd=ROOT,
             env=os.environ | environment,
             stdout=output,
@@ -107,6 +114,13 @@ def serve(command: list[str], log: Path, **environment: str) -> Iterator[Server]
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -27,7 +27,7 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import ROOT, Encode, Samples, Server, wait_for
+from conftest import ROOT, Encode, Samples, Server, free_port, running
 from PIL import Image
 
 import artifact
@@ -103,25 +103,9 @@ def store(folder: Path) -> Iterator[str]:
 def run(log: Path, **environment: str) -> Iterator[Server]:
     """Run a container on a free port until the block ends."""
     port = free_port()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [IMAGE, "run", *options(PORT=port, **environment)],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_for(url, process, log)
-        yield Server(url, process, log)
-    finally:
-        process.terminate()
-        process.wait(2 * GRACE_SECONDS)
-
-
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
+    command = [str(IMAGE), "run", *options(PORT=str(port), **environment)]
+    with running(command, port, log, {}) as server:
+        yield server
 
 
 def port_of(server: Server) -> str:
@@ -226,7 +210,7 @@ def test_its_health_is_told(config: dict[str, Any], container: Server) -> None:
     kind, *command = config["Healthcheck"]["Test"]
     assert kind == "CMD"
     assert sh(shlex.join(command), PORT=port_of(container)).returncode == 0
-    assert sh(shlex.join(command), PORT=free_port()).returncode == 1
+    assert sh(shlex.join(command), PORT=str(free_port())).returncode == 1
 
 
 def test_a_sender_that_stalls_does_not_delay_its_end(
