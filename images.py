@@ -52,8 +52,9 @@ MIN_LEVEL = 6  # nor does less than this
 TRIM_SHARE = 0.1  # of the fullest row or column: less is a speck
 MIN_CONTRAST = 40  # the least that is stretched to white
 
+PNG = b"\x89PNG\r\n\x1a\n"
 SIGNATURES: dict[bytes, type[ImageFile]] = {
-    b"\x89PNG\r\n\x1a\n": PngImageFile,
+    PNG: PngImageFile,
     b"\xff\xd8\xff": JpegImageFile,  # of an MPO the first picture
     b"GIF87a": GifImageFile,
     b"GIF89a": GifImageFile,

@@ -61,18 +61,22 @@ class Line:
             self._coming.append(time.monotonic())
             return True
 
-    def is_full(self) -> bool:
-        """Tell whether nobody more may wait."""
+    def is_full(self, before: int = 0) -> bool:
+        """Tell whether nobody more may wait, beside those who went `before`."""
         with self._mutex:
-            return self._is_full()
+            return self._is_full(before)
 
-    def _is_full(self) -> bool:
+    def is_free(self) -> bool:
+        """Tell whether nobody has the turn."""
+        return not self._is_taken
+
+    def _is_full(self, before: int = 0) -> bool:
         now = time.monotonic()
         while self._coming and self._coming[0] < now - COMING_SECONDS:
             self._coming.popleft()
-        if not self._is_taken:
+        if not self._is_taken and not before:
             return False
-        ahead = len(self._waiting) + len(self._coming)
+        ahead = len(self._waiting) + len(self._coming) + before
         seconds, least, most = STRAIN if now < self._strained_until else BURST
         if ahead < min(most, max(least, seconds / (self._pace or seconds))):
             return False

@@ -18,17 +18,44 @@ from pydantic import Field, TypeAdapter, ValidationError
 from werkzeug.exceptions import BadRequest
 from werkzeug.formparser import FormDataParser
 
-from images import SIDE, WHITE, ImageError, Pixels, TooLargeError, reader_of, to_pixels
+from images import (
+    PNG,
+    SIDE,
+    WHITE,
+    ImageError,
+    Pixels,
+    TooLargeError,
+    reader_of,
+    to_pixels,
+)
 from schemas import ImageRequest, ImagesRequest, PredictRequest
 
 MAX_PICTURES = 256  # in one request
 TOO_MANY = f"at most {MAX_PICTURES} pictures in one request"
 MAX_NUMBERS = MAX_PICTURES * SIDE * SIDE
+SMALL = 128 * 128  # pixels
+OPEN_AND_CLOSED = 2  # times that the boundary of a form with one part is found
 REQUEST: TypeAdapter[PredictRequest] = TypeAdapter(
     Annotated[PredictRequest, Field(union_mode="left_to_right")]
 )
 
 Picture = bytes | Pixels | ImageError  # encoded, ready for the network, or unreadable
+
+
+def holds_one_small_png(body: bytes) -> bool:
+    """Tell whether a body is one small PNG and nothing else, alone or in a form.
+
+    Its size stands in its first chunk (PNG specification, 11.2.1).
+    """
+    start = body.find(PNG)
+    if start < 0:
+        return False
+    width, height = (
+        int.from_bytes(body[start + at : start + at + 4], "big") for at in (16, 20)
+    )
+    boundary, end, _ = body.partition(b"\r\n")
+    is_form = end and body.startswith(b"--") and body.count(boundary) == OPEN_AND_CLOSED
+    return width * height <= SMALL and (start == 0 or bool(is_form))
 
 
 def read_body() -> bytes:

@@ -30,6 +30,7 @@ from werkzeug.exceptions import (
     ClientDisconnected,
     HTTPException,
     MethodNotAllowed,
+    RequestTimeout,
     ServiceUnavailable,
     Unauthorized,
 )
@@ -47,6 +48,7 @@ from pictures import (
     TOO_MANY,
     Picture,
     decode,
+    holds_one_small_png,
     read_body,
     read_files,
     read_pictures,
@@ -85,7 +87,8 @@ PAGE_HEADERS = {  # it has scripts and styles, all of them its own
 OPEN_ENDPOINTS = {"page", "ping", "static", "v2.live", "v2.ready", "v2.model_ready"}
 OPEN_ENDPOINTS |= {"openapi.docs", "openapi.asset", "openapi.document"}
 # that are asked for all the time
-ROUTINE_ROUTES = {"/ping", "/metrics", "/v2/health/live", "/v2/health/ready"}
+PROBES = {"/ping", "/v2/health/live", "/v2/health/ready"}
+ROUTINE_ROUTES = PROBES | {"/metrics"}
 # of the query parameter `explain`, in any case
 SWITCH = {"true": True, "1": True, "false": False, "0": False}
 
@@ -306,25 +309,34 @@ def turn_away(error: OverloadedError) -> Response:
     return refuse(ServiceUnavailable(f"{error}; try again in a moment", retry_after=1))
 
 
-def turn_away_unread(path: str) -> bytes:
-    """Write a whole HTTP answer for a POST that finds the line full, and count it.
+def is_quick(method: str, path: str, body: bytes) -> bool:
+    """Tell whether a request is answered sooner than another thread could begin."""
+    return path in PROBES if method == "GET" else holds_one_small_png(body)
 
-    For a server that can send it before the body has come: to turn away is then
-    several times cheaper, and leaves the processor to those who wait.
+
+def turn_away_unread(path: str, status: int) -> bytes:
+    """Write a whole HTTP answer for a POST that was not read, and count it.
+
+    For a server that finds the line full (503), or a client too slow (408). To turn
+    away before the body has come is several times cheaper, and leaves the processor to
+    those who wait.
     """
-    observe.count_unread(HTTPStatus.SERVICE_UNAVAILABLE)
+    observe.count_unread(status)
     named = f"X-Request-ID: {secrets.token_hex(16)}\r\n\r\n"
-    head, body = refusal(
-        next((p for p in ("/v2/", "/api/") if path.startswith(p)), "/")
-    )
+    protocol = next((p for p in ("/v2/", "/api/") if path.startswith(p)), "/")
+    head, body = refusal(protocol, status)
     return head + named.encode() + body
 
 
 @cache
-def refusal(path: str) -> tuple[bytes, bytes]:
-    """Write head and body of what anybody is told who finds the line full."""
+def refusal(path: str, status: int) -> tuple[bytes, bytes]:
+    """Write head and body of what anybody is told whose request was not read."""
     with app.test_request_context(path):
-        response = turn_away(OverloadedError(FULL))
+        if status == HTTPStatus.REQUEST_TIMEOUT:
+            response = refuse(RequestTimeout(settings.TOO_LATE))
+            response.headers["Connection"] = "close"
+        else:
+            response = turn_away(OverloadedError(FULL))
         finish(response)
         head = f"HTTP/1.1 {response.status}\r\n{response.headers}".removesuffix("\r\n")
         return head.encode(), response.get_data()
@@ -455,7 +467,8 @@ def parse_options() -> argparse.Namespace:
 
 
 app.extensions |= {"classifier": classifier, "classify": classify}
-app.extensions |= {"line": network, "turn_away_unread": turn_away_unread}
+app.extensions |= {"line": network}
+app.extensions |= {"is_quick": is_quick, "turn_away_unread": turn_away_unread}
 app.register_blueprint(openapi)
 app.register_blueprint(protocols.v2)
 app.register_blueprint(protocols.seldon)

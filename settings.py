@@ -15,6 +15,7 @@ from flask import Config
 
 OF_FLASK = ("APP", "DEBUG", "ENV", "RUN_", "SKIP_DOTENV")  # of its command, unused here
 REQUEST_SECONDS = 10  # for a request to arrive, and for its answer to be taken
+TOO_LATE = f"the request was not complete in {REQUEST_SECONDS} s"
 LEVELS = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR}
 HERE = Path(__file__).resolve().parent
 

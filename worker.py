@@ -1,267 +1,59 @@
-"""The gunicorn worker: many threads that take requests in, each for a bounded time.
+"""The gunicorn worker: its main thread collects requests, its threads answer them.
 
-Chosen in `gunicorn.conf.py`. gunicorn's own worker of threads waits for a slow sender
-for ever, and takes leave of clients one by one in the thread that all depend on.
+Chosen in `gunicorn.conf.py`. gunicorn's own worker of threads gives a thread to each
+request that has begun to come, waits for a slow sender for ever, and takes leave of
+clients one by one in the thread that all depend on. Here a request gets a thread when
+it is complete, and one that is quickly answered needs none: to change threads takes
+longer than all that Flask does.
 """
 
-import errno
-import math
-import re
-import select
+import selectors
 import socket
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import cast
+from functools import partial
 
-from gunicorn.http.body import Body, LengthReader
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
-from gunicorn.util import close as close_socket
 from gunicorn.util import close_graceful
-from gunicorn.workers.gthread import TConn, ThreadWorker
-from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailable
+from gunicorn.workers.gthread import ThreadWorker
+from werkzeug.exceptions import HTTPException
 
+from connection import (
+    Connection,
+    Head,
+    TimedSocket,
+    UnplainError,
+    read_head,
+    skip_rest,
+)
 from line import Line
-from settings import REQUEST_SECONDS
 
-TOO_LATE = f"the request was not complete in {REQUEST_SECONDS} s"
-MAX_RECEIVED = (
-    128 * 1024**2
-)  # bytes of all requests under way; small ones may exceed it
-TOO_MUCH = "too much is being sent to the service; try again in a moment"
 LINGER_SECONDS = 2  # with a client that has its answer and is still sending
-STAY_MILLISECONDS = 2  # with a connection after its answer, for the next request
 YIELD_SECONDS = 0.0005  # before a busy worker reaches for a new connection
-PIECE = 256 * 1024  # bytes
-
-# a request that is easily told from all others, and what makes it less easy
-PLAIN_POST = re.compile(rb"POST (/[!-~]*) HTTP/1\.1\r\n((?:[!-9;-~]+:[ -~]*\r\n)+)\r\n")
-UNPLAIN = re.compile(rb"^(?:transfer-encoding|expect|connection|upgrade):", re.I | re.M)
-LENGTH = re.compile(rb"^content-length: *(\d{1,8})\r$", re.I | re.M)
-PEEK = 8192  # bytes
-WASTE = bytearray(PIECE)  # of the main thread: what nobody wants
-PIECES = 4  # that it takes at a time
-
-
-class Total:
-    """The bytes of all requests that are under way."""
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._bytes = 0
-
-    def add(self, count: int) -> bool:
-        """Add to them; tell whether they are no more than may be."""
-        with self._mutex:
-            self._bytes += count
-            return self._bytes <= MAX_RECEIVED
-
-
-received = Total()
-
-
-class TimedSocket(socket.socket):
-    """A connection that has so long to send a request, however it drips in.
-
-    gunicorn has no such limit: a thread would wait for a slow sender for ever. It never
-    blocks and waits only when it must: each call of the system gives the interpreter to
-    another thread, and in a crowd that costs more than the call.
-    """
-
-    deadline: float | None = None  # of the request under way, from its first byte
-    request: Request | None = None  # once its head is complete
-    received = 0  # bytes of it
-    unwanted = 0  # bytes yet to come of a request that was turned away
-
-    def __init__(self, fileno: int) -> None:
-        super().__init__(fileno=fileno)
-        super().setblocking(False)
-
-    def setblocking(self, flag: bool) -> None:
-        """Stay as it is: gunicorn turns this on and off around each request."""
-
-    def settimeout(self, value: float | None) -> None:
-        """Likewise."""
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        """Receive what has come, or wait for it.
-
-        Raises once the request has taken too long, or all requests too much memory.
-        """
-        if self.deadline is None:
-            self.deadline = time.monotonic() + REQUEST_SECONDS
-        while True:
-            try:
-                data = super().recv(size, flags)
-                break
-            except BlockingIOError:
-                self._wait_for_more()
-        if not flags:
-            self.received += len(data)
-            if not received.add(len(data)) and self.received > PIECE:
-                raise self._give_up(ServiceUnavailable(TOO_MUCH, retry_after=1))
-        return data
-
-    def skip(self, count: int) -> None:
-        """Receive so many bytes, and keep none of them."""
-        waste = memoryview(bytearray(min(count, PIECE)))
-        while count > 0:
-            try:
-                come = self.recv_into(waste[:count])
-            except BlockingIOError:
-                self._wait_for_more()
-                continue
-            if not come:
-                raise cast("Exception", NoMoreData())
-            count -= come
-
-    def skip_some(self) -> bool:
-        """Take what has come of an unwanted request; tell if nothing is amiss."""
-        try:
-            for _ in range(PIECES):
-                come = self.recv_into(WASTE, min(self.unwanted, PIECE))
-                self.unwanted -= come
-                if not come or not self.unwanted:
-                    return bool(come)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return True
-
-    def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
-        """Send all, or count a client that does not read as one that has left."""
-        rest = memoryview(data)
-        deadline = time.monotonic() + REQUEST_SECONDS
-        while rest:
-            try:
-                rest = rest[super().send(rest, flags) :]
-            except BlockingIOError:
-                if not self._wait(select.POLLOUT, deadline):
-                    fault = "the client does not read"
-                    raise BrokenPipeError(errno.EPIPE, fault) from None
-
-    def begin(self) -> None:
-        """Forget the request before."""
-        received.add(-self.received)
-        self.deadline, self.request, self.received = None, None, 0
-
-    def _wait_for_more(self) -> None:
-        if not self._wait(select.POLLIN, self.deadline or 0.0):
-            raise self._give_up(RequestTimeout(TOO_LATE))
-
-    def _wait(self, event: int, deadline: float) -> bool:
-        """Wait until something can be done; tell whether it can in time."""
-        seconds = deadline - time.monotonic()
-        poll = select.poll()
-        poll.register(self, event)
-        return seconds > 0 and bool(poll.poll(math.ceil(seconds * 1000)))
-
-    def _give_up(self, fault: HTTPException) -> Exception:
-        """Choose what to raise: without a whole head there is nobody to answer."""
-        if self.request is None:
-            return cast("Exception", NoMoreData())
-        self.request.must_close = True
-        return fault
-
-
-class Connection(TConn):  # type: ignore[misc]
-    """A connection that its own thread takes leave of.
-
-    gunicorn lingers in the main thread, up to two seconds a connection.
-    """
-
-    def close(self, graceful: bool = False) -> None:
-        """Close at once."""
-        close_socket(self.sock)
+COLLECTED = 1024**2  # bytes; threads wait for what is larger
+QUICK = 16 * 1024  # bytes; what is larger is not answered here
+UNAVAILABLE, TIMED_OUT = 503, 408
+ENDLESS = 2**62  # bytes
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """Threads that stay with a busy connection; new ones go to the idler worker.
+    """The main thread does what is quick, threads what may take long.
 
-    gunicorn hands a connection back to its main thread after each answer, which costs
-    two thread switches a request, a tenth of a small one; and whichever worker wakes
-    first takes every connection that waits.
+    New connections go to the idler worker: else whichever wakes first takes all that
+    wait.
     """
 
     def load_wsgi(self) -> None:
-        """Load the application, and learn when and how it turns requests away."""
+        """Load the application, and learn what it says without being asked."""
         super().load_wsgi()
-        self.line: Line = self.wsgi.extensions["line"]
-        self.turn_away: Callable[[str], bytes] = self.wsgi.extensions[
-            "turn_away_unread"
-        ]
-
-    def on_client_socket_readable(self, conn: Connection, client: TimedSocket) -> None:
-        """Turn a request away here and now if it must be, else give it to a thread."""
-        is_refused = client.unwanted or (
-            self.alive and self.line.is_full() and self.turn_away_here(client)
-        )
-        if not is_refused or not client.skip_some():
-            super().on_client_socket_readable(conn, client)
-            return
-        self.keepalived_conns.remove(conn)
-        conn.set_timeout()
-        self.keepalived_conns.append(conn)  # in the order of their timeouts
-
-    def turn_away_here(self, client: TimedSocket) -> bool:
-        """Answer a plain POST with a 503; tell whether it was one.
-
-        The main thread does it, without gunicorn's parser: a quarter of the work.
-        """
-        try:
-            found = PLAIN_POST.match(socket.socket.recv(client, PEEK, socket.MSG_PEEK))
-            if not found or UNPLAIN.search(found[2]):
-                return False
-            [length] = LENGTH.findall(found[2])
-            answer = self.turn_away(found[1].decode())
-            if client.send(answer) < len(answer):
-                client.shutdown(socket.SHUT_RDWR)  # half an answer is none
-        except (OSError, ValueError):
-            return False
-        client.unwanted = found.end() + int(length)
-        return True
-
-    def handle(self, conn: Connection) -> object:
-        """Answer a request, and the next ones while nobody else waits for a thread."""
-        again = self.handle_one(conn)
-        while again is True and not self.is_busy() and has_more(conn):
-            again = self.handle_one(conn)
-        if again is False:
-            take_leave(conn.sock)
-        return again
-
-    def handle_one(self, conn: Connection) -> object:
-        """Answer a request, which has its own time to arrive."""
-        try:
-            return super().handle(conn)
-        finally:
-            conn.sock.begin()
-
-    def handle_request(self, req: Request, conn: Connection) -> bool:
-        """Answer, at once if there is too much to do; then read the rest of the body.
-
-        The next request lies behind it. gunicorn reads 64 kB of it, 1 kB at a time.
-        """
-        conn.sock.request = req
-        if req.method == "POST" and not self.line.lets_in():
-            conn.sock.sendall(self.turn_away(req.path))
-            again = self.alive and not req.should_close()
-        else:
-            again = super().handle_request(req, conn)
-        try:
-            if again:
-                skip_rest(req.body, conn.sock)
-        except (HTTPException, NoMoreData):
-            return False
-        return bool(again)
-
-    def is_busy(self) -> bool:
-        """Tell whether connections had better go back to the main thread."""
-        is_crowded = self.nr_conns > self.cfg.threads or self.line.is_full()
-        return is_crowded or not self.alive
+        known = self.wsgi.extensions
+        self.line: Line = known["line"]
+        self.is_quick: Callable[[str, str, bytes], bool] = known["is_quick"]
+        self.turn_away: Callable[[str, int], bytes] = known["turn_away_unread"]
+        self.coming: dict[Connection, None] = {}  # in the order of their deadlines
+        self.answered = 0  # in this round of the main thread
 
     def accept(self, listener: socket.socket) -> None:
         """Take a new connection, unless an idler worker was quicker."""
@@ -273,33 +65,208 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             return
         self.nr_conns += 1
         sock = TimedSocket(fileno=accepted.detach())
-        self.enqueue_req(Connection(self.cfg, sock, address, listener.getsockname()))
+        conn = Connection(self.cfg, sock, address, listener.getsockname())
+        conn.data_ready = True  # before a thread gets it
+        conn.set_timeout()
+        self.keepalived_conns.append(conn)
+        readable = partial(self.on_client_socket_readable, conn)
+        self.poller.register(sock, selectors.EVENT_READ, readable)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Do a round of what is to be done."""
+        self.answered = 0
+        super().wait_for_and_dispatch_events(timeout)
+
+    def on_client_socket_readable(self, conn: Connection, client: TimedSocket) -> None:
+        """Collect what has come; see to the request once it is complete."""
+        if client.unwanted:
+            if not client.skip_some():
+                self.drop(conn)
+            elif conn not in self.coming:  # of which it is to take its leave
+                self.await_next(conn)
+        elif client.take_in():
+            self.see_to(conn, client)
+        else:
+            self.drop(conn)
+
+    def see_to(self, conn: Connection, client: TimedSocket) -> None:
+        """Decide what is to become of a request, as far as it has come."""
+        try:
+            head = read_head(client.ahead)
+        except UnplainError:
+            self.hand_over(conn)
+            return
+        if head is None:
+            self.await_rest(conn)
+        elif self.alive and head.method == "POST" and self.is_full(client):
+            self.refuse(conn, head)
+        elif len(client.ahead) >= head.end:
+            self.answer_or_hand_over(conn, head)
+        elif head.end > COLLECTED:
+            self.hand_over(conn)
+        else:
+            self.await_rest(conn)
+
+    def is_full(self, client: TimedSocket) -> bool:
+        """Tell whether there is no turn at the network, or no memory, for one more."""
+        return client.is_too_much or self.line.is_full(self.answered)
+
+    def answer_or_hand_over(self, conn: Connection, head: Head) -> None:
+        """Answer a request that is complete, here if that is quickly done."""
+        client = conn.sock
+        is_quick = (
+            self.alive
+            and head.end <= QUICK
+            and self.line.is_free()
+            and self.is_quick(head.method, head.path, bytes(client.ahead[head.start :]))
+        )
+        if not is_quick:
+            self.hand_over(conn)
+            return
+        client.may_wait = False
+        again = self.handle_one(conn)
+        client.may_wait = True
+        self.answered += 1
+        if again is True and not conn.has_more():
+            self.await_next(conn)
+            return
+        self.unwatch(conn)
+        if again is True:
+            self.enqueue_req(conn)
+        else:
+            self.submit(take_leave, conn)
+
+    def refuse(self, conn: Connection, head: Head) -> None:
+        """Answer a 503, without gunicorn's parser: a quarter of the work."""
+        if self.tell(conn, head, UNAVAILABLE):
+            conn.sock.refuse(head.end)
+            self.await_next(conn)
+
+    def tell(self, conn: Connection, head: Head, status: int) -> bool:
+        """Send an answer that is no more than a refusal; drop who does not take it."""
+        answer = self.turn_away(head.path, status)
+        with suppress(OSError):
+            if conn.sock.send(answer) == len(answer):
+                return True
+        self.drop(conn)
+        return False
+
+    def await_rest(self, conn: Connection) -> None:
+        """Wait for the rest of a request, as long as it may take."""
+        if conn not in self.coming:
+            self.keepalived_conns.remove(conn)
+            self.coming[conn] = None
+
+    def await_next(self, conn: Connection) -> None:
+        """Wait for the next request."""
+        self.forget(conn)
+        conn.set_timeout()
+        self.keepalived_conns.append(conn)
+
+    def hand_over(self, conn: Connection) -> None:
+        """Leave a request to a thread."""
+        self.unwatch(conn)
+        self.enqueue_req(conn)
+
+    def drop(self, conn: Connection) -> None:
+        """Close a connection that is of no more use."""
+        self.unwatch(conn)
+        self.nr_conns -= 1
+        conn.close()
+
+    def unwatch(self, conn: Connection) -> None:
+        """Look no more at what comes from a client."""
+        self.poller.unregister(conn.sock)
+        self.forget(conn)
+
+    def forget(self, conn: Connection) -> None:
+        """Take a connection off the lists of those that are waited for."""
+        if conn in self.coming:
+            del self.coming[conn]
+        else:
+            self.keepalived_conns.remove(conn)
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        """Close connections that have been idle too long, and those too slow."""
+        super().murder_keepalived(force)
+        now = time.monotonic()
+        while self.coming:
+            conn = next(iter(self.coming))
+            if not force and now < (conn.sock.deadline or now):
+                return
+            self.time_out(conn)
+
+    def time_out(self, conn: Connection) -> None:
+        """Tell a client that was too slow, if it said what it wanted, and close."""
+        client = conn.sock
+        try:
+            head = None if client.unwanted else read_head(client.ahead)
+        except UnplainError:
+            head = None
+        if head is None:
+            self.drop(conn)
+        elif self.tell(conn, head, TIMED_OUT):
+            client.refuse(ENDLESS)
+            client.deadline = time.monotonic() + LINGER_SECONDS
+            del self.coming[conn]
+            self.coming[conn] = None
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_WR)
+
+    def submit(self, work: Callable[[Connection], object], conn: Connection) -> None:
+        """Have a thread do something with a connection."""
+        future = self.tpool.submit(work, conn)
+        done = partial(self.method_queue.defer, self.finish_request, conn)
+        future.add_done_callback(done)
+
+    def enqueue_req(self, conn: Connection) -> None:
+        """Have a thread answer a request."""
+        self.submit(self.handle, conn)
+
+    def handle(self, conn: Connection) -> object:
+        """Answer a request, and the next ones that have come with it."""
+        again = self.handle_one(conn)
+        while again is True and conn.has_more():
+            again = self.handle_one(conn)
+        if again is False:
+            take_leave(conn)
+        return again
+
+    def handle_one(self, conn: Connection) -> object:
+        """Answer a request, which has its own time to arrive."""
+        try:
+            again = super().handle(conn)
+            conn.sock.flush()
+        except OSError:
+            return False
+        else:
+            return again
+        finally:
+            conn.sock.begin()
+
+    def handle_request(self, req: Request, conn: Connection) -> bool:
+        """Answer, at once if there is too much to do; then read the rest of the body.
+
+        The next request lies behind it. gunicorn reads 64 kB of it, 1 kB at a time.
+        """
+        conn.sock.request = req
+        if req.method == "POST" and not self.line.lets_in():
+            conn.sock.sendall(self.turn_away(req.path, UNAVAILABLE))
+            again = self.alive and not req.should_close()
+        else:
+            again = super().handle_request(req, conn)
+        conn.sock.flush()  # before what may take long
+        try:
+            if again:
+                skip_rest(req.body, conn.sock)
+        except (HTTPException, NoMoreData):
+            return False
+        return bool(again)
 
 
-def take_leave(sock: TimedSocket) -> None:
+def take_leave(conn: Connection) -> None:
     """Close a connection, once the client has read its answer or time is up."""
-    sock.deadline = time.monotonic() + LINGER_SECONDS
+    conn.sock.deadline = time.monotonic() + LINGER_SECONDS
     with suppress(NoMoreData):
-        close_graceful(sock)
-    sock.begin()  # what came meanwhile is not under way any more
-
-
-def skip_rest(body: Body, sock: TimedSocket) -> None:
-    """Read what is left of a body, and keep nothing of it."""
-    reader = body.reader
-    if isinstance(reader, LengthReader) and reader.length:
-        come = reader.unreader.take_buffered()
-        reader.unreader.unread(come[reader.length :])
-        sock.skip(reader.length - len(come))
-        reader.length = 0
-    while body.read(PIECE):  # in chunks
-        pass
-
-
-def has_more(conn: Connection) -> bool:
-    """Tell whether a request follows within a moment."""
-    if conn.parser.unreader.buf.getvalue():
-        return True
-    poll = select.poll()
-    poll.register(conn.sock, select.POLLIN)
-    return bool(poll.poll(STAY_MILLISECONDS))
+        close_graceful(conn.sock)
+    conn.sock.refuse(ENDLESS)  # what came meanwhile is not under way any more

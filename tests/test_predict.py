@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 from conftest import Encode, Samples
 from flask.testing import FlaskClient
 from PIL import Image
@@ -403,3 +404,20 @@ def test_another_value_of_explain_is_refused(
     response = client.post(f"/predict?explain={text}", data=boot)
     assert (response.status_code, response.get_json()["code"]) == (400, "bad_request")
     assert "explain must be true or false" in response.get_json()["detail"]
+
+
+def test_only_a_small_png_alone_is_quick(boot: bytes, encode: Encode) -> None:
+    def form(*parts: bytes) -> bytes:
+        files = [("image", part) for part in parts]
+        body = requests.Request("POST", "http://x", files=files).prepare().body
+        assert isinstance(body, bytes)
+        return body
+
+    large = encode(np.zeros((2000, 2000), np.uint8), "PNG")
+    quick = predict.app.extensions["is_quick"]
+    assert quick("POST", "/predict", boot)
+    assert quick("POST", "/predict", form(boot))
+    assert quick("GET", "/ping", b"")
+    for body in (b"", b"text", large, form(large), form(boot, large), b"x" + boot):
+        assert not quick("POST", "/predict", body)
+    assert not quick("GET", "/metrics", b"")

@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 import requests
 from conftest import GUNICORN, ROOT, Encode, Server, serve
+from gunicorn.config import Config
 from PIL import Image
 
+import connection as room
 import worker
 
 Connection = socket.socket
@@ -226,9 +228,10 @@ def test_what_comes_after_the_end_is_not_held_against_others(
     ours, theirs = socket.socketpair()
     theirs.sendall(bytes(1000))
     theirs.close()
-    worker.take_leave(worker.TimedSocket(fileno=ours.detach()))
-    monkeypatch.setattr(worker, "MAX_RECEIVED", 0)
-    assert worker.received.add(0)
+    sock = room.TimedSocket(fileno=ours.detach())
+    worker.take_leave(room.Connection(Config(), sock, "", ""))
+    monkeypatch.setattr(room, "MAX_RECEIVED", 0)
+    assert room.received.add(0)
 
 
 def test_a_killed_worker_is_replaced(tmp_path: Path, boot: bytes) -> None:
@@ -330,3 +333,35 @@ def test_cores_are_what_the_cgroup_allows(
     settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
     assert settings["quota"](tmp_path) == cores
     assert settings["usable_cores"]() >= 1
+
+
+def test_a_request_is_answered_when_it_is_complete(single: Server, boot: bytes) -> None:
+    """Byte by byte, and two at once: neither takes a thread, none gets mixed up."""
+    request = ask("/predict", boot)
+    with connect(single) as sender:
+        for byte in request[:60]:
+            sender.sendall(bytes([byte]))
+        sender.sendall(request[60:])
+        assert json.loads(hear_one(sender)[2])["class"] == "Ankle boot"
+        sender.sendall(request + ask("/predict", b"none") + request)
+        statuses = [hear_one(sender)[0] for _ in range(3)]
+    assert statuses == [200, 415, 200]
+
+
+def test_slow_senders_are_told_together_and_stop_nobody(
+    single: Server, boot: bytes
+) -> None:
+    """More than there are threads, and all of them late in the same moment."""
+    with ExitStack() as stack:
+        slow = [stack.enter_context(connect(single)) for _ in range(400)]
+        for sender in slow:
+            sender.sendall(HEAD.format("/predict", 1000).encode())
+        end, longest = time.monotonic() + 12, 0.0
+        with requests.Session() as session:
+            while time.monotonic() < end:
+                started = time.monotonic()
+                assert session.post(f"{single.url}/predict", data=boot, timeout=9).ok
+                longest = max(longest, time.monotonic() - started)
+        statuses = {hear_one(sender)[0] for sender in slow}
+    assert statuses == {408}
+    assert longest < 2
