@@ -1,7 +1,8 @@
 """Colour photos drawn in code, as the service sees them.
 
-    >>> see_garments(pixels, labels, seed=1).shape == pixels.shape
-    >>> see_strangers(1000, seed=1).shape
+    >>> random = torch.Generator().manual_seed(1)
+    >>> see_garments(pixels, labels, random).shape == pixels.shape
+    >>> see_strangers(1000, random).shape
     torch.Size([1000, 28, 28])
 
 Garments of Fashion-MNIST and other things are dyed, laid on grounds of any colour, lit,
@@ -89,17 +90,17 @@ def _enlarge(pictures: Tensor) -> Tensor:
     return interpolate(pictures[:, None], side, mode="bilinear")[:, 0]
 
 
-def see_garments(pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
+def see_garments(pixels: Tensor, labels: Tensor, random: Generator) -> Tensor:
     """See garments as photos would show them, some of them worn: uint8 [N, 28, 28]."""
     parts = torch.split(pixels, CHUNK), torch.split(labels, CHUNK)
-    seeds = range(seed, seed + len(parts[0]))
+    seeds = _seeds(len(parts[0]), random)
     return torch.cat(list(on_all_cores(_garments, *parts, seeds, what="scenes")))
 
 
-def see_strangers(count: int, seed: int) -> Tensor:
+def see_strangers(count: int, random: Generator) -> Tensor:
     """See photos of things that are no garments: uint8 [count, 28, 28]."""
     sizes = [len(part) for part in torch.split(torch.arange(count), CHUNK)]
-    seeds = range(seed, seed + len(sizes))
+    seeds = _seeds(len(sizes), random)
     return torch.cat(list(on_all_cores(_strangers, sizes, seeds, what="scenes")))
 
 
@@ -121,6 +122,11 @@ def _strangers(size: int, seed: int) -> Tensor:
     textured = chance(size, random, 0.7)
     shades = torch.where(textured, fill(size, random), masks)
     return _see(shoot(_enlarge(shades), _enlarge(masks), random))
+
+
+def _seeds(count: int, random: Generator) -> list[int]:
+    """Draw what each process starts from, for no two to draw the same scenes."""
+    return torch.randint(2**62, (count,), generator=random).tolist()
 
 
 def _begin(seed: int) -> Generator:

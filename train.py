@@ -38,7 +38,7 @@ from scenes import see_garments, see_strangers
 SCENE_SHARE = 0.14  # garments in drawn photos
 STRANGE_SCENE_SHARE = 0.08  # other things in drawn photos
 OUTLIER_SHARE = 0.14  # other pictures that are none of the classes
-PHOTO_VIEWS = 8  # of each photo, if there are photos
+PHOTO_VIEWS = 8  # of each photo, if there are photos; fewer and fewer, at last one
 SCRAP_VIEWS = 1
 SCENE_EPOCHS = 4  # worth of scenes is drawn; a short run draws less
 CLEAN_SHARE = 0.1  # of the epochs, the last ones, in which nothing is erased
@@ -155,15 +155,16 @@ def train(
     epochs, seed, start = run
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scenes = draw_scenes(data.train, epochs, seed)
-    steps = len(mix(data, scenes, Generator())[0]) // BATCH_SIZE
-    parts = build(seed, epochs * steps, device, start)
+    views = [photo_views(epoch / epochs) for epoch in range(epochs)]
+    steps = [size_of_mix(data, count) // BATCH_SIZE for count in views]
+    parts = build(seed, sum(steps), device, start)
     facts = {**run.facts(), "data": data.fingerprint}
     done, before = load_checkpoint(checkpoint, parts, facts) if resume else (0, 0.0)
     started = time.perf_counter()
-    with tqdm(total=epochs * steps, initial=done * steps, unit="step") as bar:
+    with tqdm(total=sum(steps), initial=sum(steps[:done]), unit="step") as bar:
         for epoch in range(done, epochs):
             random = Generator().manual_seed(seed * 10_000 + epoch)
-            pixels, targets = mix(data, scenes, random)
+            pixels, targets = mix(data, scenes, views[epoch], random)
             erasing = epoch < (1 - CLEAN_SHARE) * epochs
             pixels = augment(pixels, random, erasing)
             loss = train_epoch(parts, pixels, targets, random, bar)
@@ -182,18 +183,39 @@ def draw_scenes(garments: Split, epochs: int, seed: int) -> Scenes:
     """Draw the photos that a run's epochs choose from."""
     count = len(garments.labels)
     times = min(SCENE_EPOCHS, epochs / 10)
-    chosen = torch.randperm(count, generator=Generator().manual_seed(seed))
+    random = Generator().manual_seed(seed)
+    chosen = torch.randperm(count, generator=random)
     chosen = chosen[: math.ceil(times * SCENE_SHARE * count)]
     shown = Split(garments.pixels[chosen], garments.labels[chosen])
-    strangers = see_strangers(math.ceil(times * STRANGE_SCENE_SHARE * count), seed)
-    return Scenes(shown._replace(pixels=see_garments(*shown, seed)), strangers)
+    strangers = see_strangers(math.ceil(times * STRANGE_SCENE_SHARE * count), random)
+    return Scenes(shown._replace(pixels=see_garments(*shown, random)), strangers)
 
 
-def mix(data: Data, scenes: Scenes, random: Generator) -> tuple[Tensor, Tensor]:
+def photo_views(done: float) -> int:
+    """Tell how many views of each photo to show, when that share of the run is done.
+
+    The network would learn its photos by heart as the rate falls.
+    """
+    return max(1, round(PHOTO_VIEWS * (1 - done)))
+
+
+def size_of_mix(data: Data, views: int) -> int:
+    """Count what one epoch shows, with so many views of each photo."""
+    count = len(data.train.labels)
+    shares = (SCENE_SHARE, STRANGE_SCENE_SHARE, OUTLIER_SHARE)
+    drawn = sum(round(share * count) for share in shares)
+    given = sum(map(len, data.outliers.values()))
+    photos = len(data.photos.targets) if data.photos else 0
+    return count + drawn + given + photos * (views + SCRAP_VIEWS)
+
+
+def mix(
+    data: Data, scenes: Scenes, views: int, random: Generator
+) -> tuple[Tensor, Tensor]:
     """Lay out what one epoch shows: uint8 [N, 28, 28], targets bool [N, classes + 1].
 
-    Each part is drawn anew: which scenes and views of photos are seen, which
-    outliers are made up.
+    `views` is how many of each photo are shown, if there are photos. Each part is
+    drawn anew: which scenes and views are seen, which outliers are made up.
     """
     garments, classes = data.train, len(data.classes)
     count = len(garments.labels)
@@ -208,10 +230,8 @@ def mix(data: Data, scenes: Scenes, random: Generator) -> tuple[Tensor, Tensor]:
         *data.outliers.values(),
     ]
     if data.photos:
-        shown = draw(data.photos.views, PHOTO_VIEWS, random)
-        times = len(shown) // len(data.photos.targets)
-        pixels.append(shown)
-        targets.append(data.photos.targets.repeat_interleave(times, 0))
+        pixels.append(draw(data.photos.views, views, random))
+        targets.append(data.photos.targets.repeat_interleave(views, 0))
         strangers.append(draw(data.photos.scraps, SCRAP_VIEWS, random))
     unknown = torch.cat(strangers)
     labels = torch.full((len(unknown),), classes)
@@ -226,7 +246,7 @@ def pick(choices: Tensor, count: float, random: Generator) -> Tensor:
 
 
 def draw(views: Tensor, count: int, random: Generator) -> Tensor:
-    """Draw up to `count` views of each: [N, V, 28, 28] to [N * count, 28, 28]."""
+    """Draw `count` views of each: [N, V, 28, 28] to [N * count, 28, 28]."""
     chosen = torch.rand(views.shape[:2], generator=random).argsort(1)[:, :count]
     return views[torch.arange(len(views))[:, None], chosen].flatten(0, 1)
 

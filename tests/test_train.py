@@ -93,7 +93,7 @@ def test_training_lowers_the_loss(data: Data) -> None:
     random = torch.Generator().manual_seed(1)
     with tqdm(disable=True) as bar:
         scenes = train.draw_scenes(data.train, EPOCHS, seed=1)
-        lesson = train.mix(data, scenes, random)
+        lesson = train.mix(data, scenes, 1, random)
         losses = [train.train_epoch(parts, *lesson, random, bar) for _ in range(8)]
     assert losses[-1] < 0.8 * losses[0]
 
@@ -151,8 +151,8 @@ def test_loss_asks_for_one_of_the_classes_allowed() -> None:
 
 def test_an_epoch_shows_each_garment_and_strangers(data: Data) -> None:
     scenes = train.draw_scenes(data.train, EPOCHS, seed=1)
-    pixels, targets = train.mix(data, scenes, torch.Generator().manual_seed(1))
-    assert len(pixels) == len(targets)
+    pixels, targets = train.mix(data, scenes, 1, torch.Generator().manual_seed(1))
+    assert len(pixels) == len(targets) == train.size_of_mix(data, 1)
     assert (pixels[: len(data.train.labels)] == data.train.pixels).all()
     assert (targets.sum(1) == 1).all()
     count = len(data.train.labels)
@@ -163,7 +163,8 @@ def test_an_epoch_shows_each_garment_and_strangers(data: Data) -> None:
 def test_photos_and_outliers_are_shown_too(
     folder: Path, tmp_path: Path, samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_room, "VIEWS", train.PHOTO_VIEWS)
+    views = 3
+    monkeypatch.setattr(data_room, "VIEWS", 4)
     for name in ("shoes", "hat"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for index in range(10):
@@ -174,14 +175,23 @@ def test_photos_and_outliers_are_shown_too(
     data = data_room.get_data(folder, tmp_path / "photos", [tmp_path / "digits.npz"])
     assert data.fingerprint != plain.fingerprint
     scenes = train.draw_scenes(data.train, EPOCHS, seed=1)
-    shown = [train.mix(part, scenes, torch.Generator())[1] for part in (plain, data)]
+    shown = [
+        train.mix(part, scenes, views, torch.Generator())[1] for part in (plain, data)
+    ]
+    assert len(shown[1]) == train.size_of_mix(data, views)
     more = [int(s[:, -1].sum()) for s in shown]
     shoes = shown[1][:, [5, 7, 9]].all(1).sum()
     photos = data.photos
     assert photos is not None
     hats = int(photos.targets[:, -1].sum())
-    assert shoes == (16 - hats) * train.PHOTO_VIEWS
-    assert more[1] - more[0] == 100 + 16 + hats * train.PHOTO_VIEWS
+    assert shoes == (16 - hats) * views
+    assert more[1] - more[0] == 100 + 16 + hats * views
+
+
+def test_photos_are_shown_less_and_less() -> None:
+    views = [train.photo_views(epoch / 80) for epoch in range(80)]
+    assert views == sorted(views, reverse=True)
+    assert (views[0], views[-1]) == (train.PHOTO_VIEWS, 1)
 
 
 def test_check_refuses_another_graph(data: Data) -> None:
