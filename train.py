@@ -42,6 +42,8 @@ PHOTO_VIEWS = 8  # of each photo, if there are photos; fewer and fewer, at last 
 SCRAP_VIEWS = 1
 SCENE_EPOCHS = 4  # worth of scenes is drawn; a short run draws less
 CLEAN_SHARE = 0.1  # of the epochs, the last ones, in which nothing is erased
+ROUNDED_SHARE = 0.08  # of the steps, the last ones, in which the network is rounded
+WATCHED = 4_000  # pictures, by which it is rounded
 # optimisation: AdamW (arXiv 1711.05101), one cycle (arXiv 1708.07120)
 EPOCHS = 45
 QUICK_EPOCHS = 3
@@ -62,6 +64,8 @@ RECORDED = (  # settings that `model.json` tells
     "SCRAP_VIEWS",
     "SCENE_EPOCHS",
     "CLEAN_SHARE",
+    "ROUNDED_SHARE",
+    "WATCHED",
     "BATCH_SIZE",
     "LEARNING_RATE",
     "FINE_TUNING_RATE",
@@ -126,6 +130,7 @@ def build(
     network = FashionCNN()
     if start:
         network.load_state_dict(start["state_dict"])
+        network.unround()
     network = network.to(device).to(memory_format=torch.channels_last)
     decay = max(0.0, 1 - AVERAGE_EVERY / (AVERAGE_SHARE * total_steps))
     average = AveragedModel(
@@ -260,6 +265,8 @@ def train_epoch(
     total = torch.zeros((), device=device)
     order = torch.randperm(len(pixels), generator=random)
     for step in range(1, len(order) // BATCH_SIZE + 1):
+        if bar.n == round((1 - ROUNDED_SHARE) * (bar.total or 0)):
+            begin_rounding(parts, pixels[order[:WATCHED]].to(device))
         batch = order[(step - 1) * BATCH_SIZE : step * BATCH_SIZE]
         with torch.autocast(device.type, torch.bfloat16, has_bfloat16(device)):
             logits = parts.network(pixels[batch].to(device))
@@ -275,6 +282,15 @@ def train_epoch(
         if step % BAR_EVERY == 0:
             bar.set_postfix(loss=f"{total.item() / step:.3f}")
     return total.item() / step
+
+
+def begin_rounding(parts: Parts, pixels: Tensor) -> None:
+    """Go on with the averaged network, rounded as it will be served."""
+    average = cast("FashionCNN", parts.average.module)
+    average.watch(pixels)
+    parts.network.load_state_dict(average.state_dict())
+    for network in (average, parts.network):
+        network.round()
 
 
 def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
@@ -317,6 +333,9 @@ def load_checkpoint(path: Path, parts: Parts, run: Facts) -> tuple[int, float]:
             raise ValueError(f"{path} is of a run with {name} {state[name]}")
     for name, part in parts._asdict().items():
         part.load_state_dict(state[name])
+    for network in (parts.network, cast("FashionCNN", parts.average.module)):
+        if network.is_watched():
+            network.round()
     return state["epoch"], state["seconds"]
 
 
