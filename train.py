@@ -264,8 +264,9 @@ def train_epoch(
     parts.network.train()
     total = torch.zeros((), device=device)
     order = torch.randperm(len(pixels), generator=random)
+    first_rounded = round((1 - ROUNDED_SHARE) * parts.schedule.total_steps)
     for step in range(1, len(order) // BATCH_SIZE + 1):
-        if bar.n == round((1 - ROUNDED_SHARE) * (bar.total or 0)):
+        if parts.schedule.last_epoch == first_rounded:
             begin_rounding(parts, pixels[order[:WATCHED]].to(device))
         batch = order[(step - 1) * BATCH_SIZE : step * BATCH_SIZE]
         with torch.autocast(device.type, torch.bfloat16, has_bfloat16(device)):

@@ -62,6 +62,7 @@ def test_fine_tuning_starts_from_a_model() -> None:
     fresh = train.build(1, 100, torch.device("cpu"))
     network = FashionCNN()
     network.load_state_dict(start["state_dict"])
+    network.unround()
     assert torch.equal(weights(tuned.network), weights(network))
     assert not torch.equal(weights(fresh.network), weights(network))
     rates = [max(parts.schedule.get_last_lr()) for parts in (tuned, fresh)]
@@ -194,13 +195,37 @@ def test_photos_are_shown_less_and_less() -> None:
     assert (views[0], views[-1]) == (train.PHOTO_VIEWS, 1)
 
 
+def test_a_rounded_network_is_what_is_exported(data: Data) -> None:
+    """Nearly the network that it was, and the graph computes the same."""
+    torch.manual_seed(1)
+    network = FashionCNN()
+    network(data.train.pixels)  # the norms have seen pictures
+    plain = network.eval()(data.test.pixels)
+    assert not network.is_watched()
+    network.watch(data.train.pixels)
+    assert network.is_watched()
+    assert torch.equal(network(data.test.pixels), plain)
+    network.round()
+    rounded = network(data.test.pixels)
+    assert not torch.equal(rounded, plain)
+    assert (rounded - plain).abs().max() < 0.1 * plain.abs().max()
+    model = Calibrated(network, 1.0, 0.0).eval()
+    onnx = export_onnx(model)
+    assert len(onnx) < sum(p.numel() for p in network.parameters()) * 1.2  # bytes
+    facts = release.describe(model, 0.0, data, {})
+    assert release.check(model, onnx, facts, data.test)["onnx_same_class"] == 1
+    again = FashionCNN(**network.arguments)
+    again.load_state_dict(network.state_dict())
+    assert torch.equal(again.eval()(data.test.pixels), rounded)
+
+
 def test_check_refuses_another_graph(data: Data) -> None:
     """A graph of other weights is never written."""
     torch.manual_seed(1)
     model, other = (Calibrated(FashionCNN(), 1.0, 0.0).eval() for _ in "ab")
     facts = release.describe(model, 0.0, data, {})
     with pytest.raises(ValueError, match="PyTorch"):
-        release.check(model, export_onnx(other), facts, data.test.pixels)
+        release.check(model, export_onnx(other), facts, data.test)
 
 
 def command_line(
