@@ -35,7 +35,10 @@ PIECES = 4  # that it takes at a time
 PLAIN = re.compile(
     rb"(GET|POST) (/[!-~]*) HTTP/1\.1\r\n((?:[!-9;-~]+:[ -~]*\r\n)+)\r\n"
 )
-UNPLAIN = re.compile(rb"^(?:transfer-encoding|expect|connection|upgrade):", re.I | re.M)
+UNPLAIN = re.compile(
+    rb"^(?:transfer-encoding|expect|upgrade|connection(?!: *keep-alive *\r$)):",
+    re.IGNORECASE | re.MULTILINE,
+)
 LENGTH = re.compile(rb"^content-length: *(\d{1,8})\r$", re.I | re.M)
 HEAD_BYTES = 16 * 1024  # a plain head is shorter
 
@@ -49,6 +52,7 @@ class Head(NamedTuple):
 
     method: str
     path: str
+    fields: bytes  # its lines
     start: int  # of the body, in bytes
     end: int
 
@@ -83,7 +87,6 @@ class TimedSocket(socket.socket):
     received = 0  # bytes of it
     is_too_much = False  # for the memory that all requests share
     unwanted = 0  # bytes yet to come of a request that was turned away
-    may_wait = True  # for the client
 
     def __init__(self, fileno: int) -> None:
         super().__init__(fileno=fileno)
@@ -146,7 +149,7 @@ class TimedSocket(socket.socket):
             count -= come
 
     def refuse(self, size: int) -> None:
-        """Count the request of this size that has begun to come as unwanted."""
+        """Have done with a request of this size; what is yet to come is unwanted."""
         self.unwanted = size - self._drop(size)
         self.begin()
 
@@ -209,7 +212,7 @@ class TimedSocket(socket.socket):
     def _wait(self, event: int, deadline: float) -> bool:
         """Wait until something can be done; tell whether it can in time."""
         seconds = deadline - time.monotonic()
-        if seconds <= 0 or not self.may_wait:
+        if seconds <= 0:
             return False
         poll = select.poll()
         poll.register(self, event)
@@ -256,7 +259,8 @@ def read_head(data: bytes | bytearray) -> Head | None:
     if UNPLAIN.search(fields) or len(lengths) != (method == b"POST"):
         raise UnplainError
     size = int(lengths[0]) if lengths else 0
-    return Head(method.decode(), path.decode(), found.end(), found.end() + size)
+    start = found.end()
+    return Head(method.decode(), path.decode(), bytes(fields), start, start + size)
 
 
 def skip_rest(body: Body, sock: TimedSocket) -> None:

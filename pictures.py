@@ -9,6 +9,7 @@ Every route reads its pictures here, so that limits and error texts are the same
 import base64
 import binascii
 import io
+import re
 from typing import Annotated, Any
 
 import numpy as np
@@ -34,7 +35,14 @@ MAX_PICTURES = 256  # in one request
 TOO_MANY = f"at most {MAX_PICTURES} pictures in one request"
 MAX_NUMBERS = MAX_PICTURES * SIDE * SIDE
 SMALL = 128 * 128  # pixels
-OPEN_AND_CLOSED = 2  # times that the boundary of a form with one part is found
+FORM = "multipart/form-data; boundary="
+PLAIN_FORM = re.compile(  # of one file, as curl and most libraries write it
+    rb"--(?P<boundary>[0-9A-Za-z-]{1,70})\r\n"
+    rb'Content-Disposition: form-data; name="[ -!#-~]*"; filename="[ -!#-~]*"\r\n'
+    rb"(?:Content-Type: [ -~]*\r\n)?"
+    rb"\r\n(?P<picture>.*)\r\n--(?P=boundary)--(?:\r\n)?",
+    re.DOTALL,
+)
 REQUEST: TypeAdapter[PredictRequest] = TypeAdapter(
     Annotated[PredictRequest, Field(union_mode="left_to_right")]
 )
@@ -42,20 +50,25 @@ REQUEST: TypeAdapter[PredictRequest] = TypeAdapter(
 Picture = bytes | Pixels | ImageError  # encoded, ready for the network, or unreadable
 
 
-def holds_one_small_png(body: bytes) -> bool:
-    """Tell whether a body is one small PNG and nothing else, alone or in a form.
+def one_small_png(body: bytes, kind: str) -> bytes | None:
+    """Return the picture if a body is one small PNG, alone or in a plain form.
 
-    Its size stands in its first chunk (PNG specification, 11.2.1).
+    `kind` is the body's Content-Type. The size of a PNG stands in its first chunk (PNG
+    specification, 11.2.1). All else is left to `read_files` and `read_pictures`.
     """
-    start = body.find(PNG)
-    if start < 0:
-        return False
-    width, height = (
-        int.from_bytes(body[start + at : start + at + 4], "big") for at in (16, 20)
-    )
-    boundary, end, _ = body.partition(b"\r\n")
-    is_form = end and body.startswith(b"--") and body.count(boundary) == OPEN_AND_CLOSED
-    return width * height <= SMALL and (start == 0 or bool(is_form))
+    picture = body
+    if kind.lower().startswith(FORM):
+        found = PLAIN_FORM.fullmatch(body)
+        boundary = found and found["boundary"].decode()
+        if not found or kind[len(FORM) :] not in (boundary, f'"{boundary}"'):
+            return None
+        picture = found["picture"]
+        if b"\r\n--" + found["boundary"] in picture:  # of another part
+            return None
+    if not picture.startswith(PNG):
+        return None
+    width, height = (int.from_bytes(picture[at : at + 4], "big") for at in (16, 20))
+    return picture if width * height <= SMALL else None
 
 
 def read_body() -> bytes:

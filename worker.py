@@ -50,10 +50,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().load_wsgi()
         known = self.wsgi.extensions
         self.line: Line = known["line"]
-        self.is_quick: Callable[[str, str, bytes], bool] = known["is_quick"]
+        self.answer_at_once: Callable[[str, bytes, bytes], bytes | None] = known[
+            "answer_at_once"
+        ]
         self.turn_away: Callable[[str, int], bytes] = known["turn_away_unread"]
         self.coming: dict[Connection, None] = {}  # in the order of their deadlines
         self.answered = 0  # in this round of the main thread
+        self.log_access = bool(self.cfg.accesslog)
 
     def accept(self, listener: socket.socket) -> None:
         """Take a new connection, unless an idler worker was quicker."""
@@ -113,28 +116,28 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def answer_or_hand_over(self, conn: Connection, head: Head) -> None:
         """Answer a request that is complete, here if that is quickly done."""
-        client = conn.sock
-        is_quick = (
-            self.alive
-            and head.end <= QUICK
-            and self.line.is_free()
-            and self.is_quick(head.method, head.path, bytes(client.ahead[head.start :]))
-        )
-        if not is_quick:
+        if not (self.may_answer(head) and self.answer_here(conn, head)):
             self.hand_over(conn)
-            return
-        client.may_wait = False
-        again = self.handle_one(conn)
-        client.may_wait = True
+
+    def may_answer(self, head: Head) -> bool:
+        """Tell whether the main thread might answer a request itself."""
+        is_small = head.method == "POST" and head.end <= QUICK
+        return is_small and self.alive and not self.log_access and self.line.is_free()
+
+    def answer_here(self, conn: Connection, head: Head) -> bool:
+        """Answer a request, without gunicorn's parser, if the application is quick."""
+        client = conn.sock
+        body = bytes(client.ahead[head.start : head.end])
+        answer = self.answer_at_once(head.path, head.fields, body)
+        if answer is None:
+            return False
         self.answered += 1
-        if again is True and not conn.has_more():
+        client.refuse(head.end)  # it is dealt with
+        if self.send(conn, answer):
             self.await_next(conn)
-            return
-        self.unwatch(conn)
-        if again is True:
-            self.enqueue_req(conn)
-        else:
-            self.submit(take_leave, conn)
+            if client.ahead:  # of the next request
+                self.hand_over(conn)
+        return True
 
     def refuse(self, conn: Connection, head: Head) -> None:
         """Answer a 503, without gunicorn's parser: a quarter of the work."""
@@ -144,7 +147,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def tell(self, conn: Connection, head: Head, status: int) -> bool:
         """Send an answer that is no more than a refusal; drop who does not take it."""
-        answer = self.turn_away(head.path, status)
+        return self.send(conn, self.turn_away(head.path, status))
+
+    def send(self, conn: Connection, answer: bytes) -> bool:
+        """Send a short answer; drop who does not take it, and tell."""
         with suppress(OSError):
             if conn.sock.send(answer) == len(answer):
                 return True

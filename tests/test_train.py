@@ -214,7 +214,7 @@ def test_a_rounded_network_is_what_is_exported(data: Data) -> None:
     assert len(onnx) < sum(p.numel() for p in network.parameters()) * 1.2  # bytes
     facts = release.describe(model, 0.0, data, {})
     assert release.check(model, onnx, facts, data.test)["onnx_same_class"] == 1
-    again = FashionCNN(**network.arguments)
+    again = FashionCNN(rounded=True)
     again.load_state_dict(network.state_dict())
     assert torch.equal(again.eval()(data.test.pixels), rounded)
 
