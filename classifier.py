@@ -28,10 +28,15 @@ class Prediction(NamedTuple):
     class_id: int
     probabilities: dict[str, float]  # calibrated, by class name
     unknown_score: float  # higher is stranger
-    is_unknown: bool
+    unknown_threshold: float  # above it, a picture is of none of the classes
     # if asked to explain
     pixels: list[list[int]] | None = None  # what the network saw
     activation: list[list[float]] | None = None  # where it saw the class
+
+    @property
+    def is_unknown(self) -> bool:
+        """Tell whether the picture is of none of the classes."""
+        return self.unknown_score > self.unknown_threshold
 
     @property
     def probability(self) -> float:
@@ -85,13 +90,12 @@ class Classifier:
         """Round and name what the network said of one picture."""
         class_id = row.index(max(row))
         rounded = [round(probability, DECIMALS) for probability in row]
-        score = round(score, DECIMALS)
         return Prediction(
             label=self.classes[class_id],
             class_id=class_id,
             probabilities=dict(zip(self.classes, rounded, strict=True)),
-            unknown_score=score,
-            is_unknown=score > self.unknown_threshold,
+            unknown_score=round(score, DECIMALS),
+            unknown_threshold=self.unknown_threshold,
         )
 
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cache
 from logging import DEBUG, ERROR, INFO, WARNING, getLevelName, makeLogRecord
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -118,8 +119,14 @@ def exposition() -> tuple[bytes, str]:
 
 def count_request(route: str, status: int, seconds: float) -> None:
     """Count an answer and its time."""
-    REQUESTS.labels(route, status).inc()
-    LATENCY.labels(route).observe(seconds)
+    answers, times = _counters(route, status)
+    answers.inc()
+    times.observe(seconds)
+
+
+@cache
+def _counters(route: str, status: int) -> tuple[Counter, Histogram]:
+    return REQUESTS.labels(route, status), LATENCY.labels(route)
 
 
 def count_unread(status: int) -> None:

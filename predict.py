@@ -9,7 +9,6 @@ Then `curl --data-binary @static/pictures/ankle-boot.png localhost:9696/predict`
 """
 
 import argparse
-import hashlib
 import hmac
 import json
 import re
@@ -21,7 +20,7 @@ import time
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from flask import Flask, Response, g, has_request_context, render_template, request
@@ -40,6 +39,16 @@ import artifact
 import observe
 import protocols
 import settings
+from answers import (
+    Json,
+    Outcome,
+    answer,
+    describe,
+    document_of,
+    sign,
+    summarise,
+    to_json,
+)
 from classifier import Classifier, Prediction
 from images import ImageError, Pixels, TooLargeError
 from line import FULL, Line, OverloadedError
@@ -57,7 +66,6 @@ from pictures import (
 from schemas import PROBLEMS
 
 PROBLEM = "application/problem+json"  # RFC 9457
-COMPACT = json.JSONEncoder(separators=(",", ":"))
 FIELDS = re.compile(  # of a request's head that matter to `answer_at_once`
     rb"^(content-type|authorization|x-api-key|x-request-id):[ ]*(.*?)[ ]*\r$",
     re.IGNORECASE | re.MULTILINE,
@@ -98,9 +106,6 @@ PROBES = {"/ping", "/v2/health/live", "/v2/health/ready"}
 ROUTINE_ROUTES = PROBES | {"/metrics"}
 # of the query parameter `explain`, in any case
 SWITCH = {"true": True, "1": True, "false": False, "0": False}
-
-Outcome = Prediction | ImageError
-Json = dict[str, Any]
 
 
 class Asked(NamedTuple):
@@ -176,7 +181,7 @@ def predict() -> Response:
             return protocols.predict_seldon(body)
         pictures, is_batch = read_pictures(body)
     answers = [answer(one) for one in classify(pictures, explain=read_explain())]
-    document = document_of(answers, is_batch)
+    document = document_of(answers, model(), is_batch)
     return respond(document) if "model" in document else problem(document)
 
 
@@ -248,63 +253,9 @@ def infer(pixels: Pixels, *, explain: bool) -> list[Prediction]:
         return classifier.classify(pixels, explain=explain)
 
 
-def answer(outcome: Outcome) -> Json:
-    """Put a prediction, or why there is none, in the words of the contract."""
-    if isinstance(outcome, ImageError):
-        return {"error": describe(outcome.code, str(outcome))}
-    if outcome.is_unknown:
-        detail = f"none of the classes; the nearest is {outcome.label}"
-        return {
-            "error": describe("unknown_class", detail)
-            | {
-                "unknown_score": outcome.unknown_score,
-                "unknown_threshold": classifier.unknown_threshold,
-                "nearest": outcome.probabilities,
-                **explanation(outcome),
-            }
-        }
-    return {
-        "class": outcome.label,
-        "class_id": outcome.class_id,
-        "probability": outcome.probability,
-        "probabilities": outcome.probabilities,
-        "unknown_score": outcome.unknown_score,
-        **explanation(outcome),
-    }
-
-
-def explanation(prediction: Prediction) -> Json:
-    """Show what the network saw and where it looked; nothing if not asked to.
-
-    The pixels are numbers, as `pixels` in a request: they can be sent back as they are.
-    """
-    if prediction.activation is None:
-        return {}
-    return {
-        "explain": {
-            "pixels": prediction.pixels,
-            "activation": prediction.activation,
-            "unknown_threshold": classifier.unknown_threshold,
-        }
-    }
-
-
-def document_of(answers: list[Json], is_batch: bool) -> Json:
-    """Put answers and the model that gave them together, or one picture's problem."""
-    if is_batch:
-        return {"predictions": answers, "model": model()}
-    return answers[0].get("error") or answers[0] | {"model": model()}
-
-
 def model() -> Json:
     """Name the model that answers."""
     return {"name": classifier.name, "version": classifier.version}
-
-
-def describe(code: str, detail: str) -> Json:
-    """Make the members of a problem (RFC 9457), with our stable code."""
-    status, title = PROBLEMS[code]
-    return {"title": title, "status": status, "detail": detail, "code": code}
 
 
 def problem(members: Json) -> Response:
@@ -317,11 +268,6 @@ def problem(members: Json) -> Response:
 def respond(body: Json, status: int = 200, kind: str = "application/json") -> Response:
     """Answer with compact JSON; Flask's own way takes twice as long."""
     return Response(to_json(body), status, mimetype=kind)
-
-
-def to_json(body: Json) -> str:
-    """Write a document in one line."""
-    return f"{COMPACT.encode(body)}\n"
 
 
 @app.errorhandler(ImageError)
@@ -359,7 +305,7 @@ def answer_at_once(path: str, fields: bytes, body: bytes) -> bytes | None:
         return None
     if isinstance(outcome, ImageError):
         return None
-    document = document_of([answer(outcome)], is_batch=False)
+    document = document_of([answer(outcome)], model(), is_batch=False)
     status = document.get("status", HTTPStatus.OK)
     request_id = request_id_of(sent.get(b"x-request-id", ""))
     asked = Asked(request_id, "POST", path, started)
@@ -512,26 +458,6 @@ def finish(response: Response) -> None:
         response.headers.setdefault(name, value)
 
 
-def summarise(outcome: Outcome) -> Json:
-    """Tell what was answered of one picture: its class, or why it has none."""
-    if isinstance(outcome, ImageError):
-        return {"code": outcome.code}
-    if outcome.is_unknown:
-        return {"code": "unknown_class", "unknown_score": outcome.unknown_score}
-    return {
-        "class": outcome.label,
-        "probability": outcome.probability,
-        "unknown_score": outcome.unknown_score,
-    }
-
-
-def sign(picture: Picture, line: Json) -> Json:
-    """Tell which picture a line is about, without the picture."""
-    data = b"" if isinstance(picture, ImageError) else bytes(picture)
-    digest = hashlib.sha256(data).hexdigest() if data else None
-    return {"sha256": digest, "bytes": len(data), **line}
-
-
 def answer_files(paths: list[Path]) -> int:
     """Print what the service would answer; return how the process should exit."""
     try:
@@ -539,7 +465,7 @@ def answer_files(paths: list[Path]) -> int:
     except (OSError, TooLargeError) as error:
         sys.exit(f"predict: {error}")
     answers = [answer(outcome) for outcome in outcomes]
-    print(json.dumps(document_of(answers, is_batch=len(paths) > 1), indent=4))  # noqa: T201
+    print(json.dumps(document_of(answers, model(), is_batch=len(paths) > 1), indent=4))  # noqa: T201
     return int(any("error" in answer for answer in answers))
 
 
