@@ -9,6 +9,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import onnx
+import onnx.numpy_helper
 import pytest
 import torch
 from conftest import ROOT
@@ -50,6 +52,18 @@ def test_facts_tell_where_the_model_is_from() -> None:
     assert len(facts["data"]["fingerprint"]) == 64
     assert facts["libraries"]["torch"]
     assert facts["seconds"] > 0
+
+
+def test_weights_fit_every_processor() -> None:
+    """Two products of 63 x 255 fit 16 bits, in which some add them."""
+    graph = onnx.load_from_string(artifact.read(str(MODEL)).onnx).graph
+    whole = [
+        onnx.numpy_helper.to_array(weight)
+        for weight in graph.initializer
+        if weight.data_type == onnx.TensorProto.INT8 and len(weight.dims) > 1
+    ]
+    assert len(whole) == 9
+    assert max(abs(weights.astype(int)).max() for weights in whole) == 63
 
 
 def test_no_path_of_the_training_machine_is_inside(entries: dict[str, bytes]) -> None:
