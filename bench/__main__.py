@@ -6,25 +6,21 @@
     memory      proportional set size of all processes after 1,000 requests
     batch       256 pictures in a request, beside the network alone; one worker
     metrics     what counting for Prometheus costs of a request's processor time
-    load        requests a second, 8 connections (wrk), beside FastAPI + uvicorn
     accuracy    of the Fashion-MNIST test set, sent as PNGs over HTTP; wants --data
 
-Medians of several runs; both sides of a comparison take turns in one run. `load`
-needs `wrk`, and makes itself an environment for its rival. Linux only. What the
-service survives is measured by `python -m bench.ordeal`.
+Medians of several runs; both sides of a comparison take turns in one run. Linux only.
+How many requests it serves, beside others, is measured by `python -m bench.load`, what
+it survives by `python -m bench.ordeal`.
 """
 
 import argparse
-import io
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +32,11 @@ from torch import nn
 import artifact
 from bench.service import (
     OURS,
-    PORT,
     ROOT,
     SETTLE_SECONDS,
     URL,
-    WORKERS,
     encode,
+    grainy_jpeg,
     pictures,
     pss,
     running,
@@ -52,16 +47,9 @@ from data import get_data
 from images import Pixels, to_pixels
 from model import Calibrated, FashionCNN, convolution, export_onnx
 
-HERE = Path(__file__).resolve().parent
 ROUNDS = 7
 PHOTOS = ((3000, 4000, False), (3000, 4000, True), (900, 1200, False))
 BATCH = 256  # pictures, as many as a request may hold
-GRAIN = 6  # levels, standard deviation
-CONNECTIONS = 8
-LOAD_SECONDS = 5
-RIVAL_ENVIRONMENT = HERE / ".venv"
-RIVAL_PACKAGES = ("fastapi", "uvicorn[standard]")
-SHARED_PACKAGES = ("numpy", "onnxruntime", "pillow")  # in the versions we use
 
 
 def median(name: str, values: list[float], unit: str, digits: int = 3) -> float:
@@ -121,18 +109,15 @@ def photo() -> None:
     small = Image.open(ROOT / "static" / "pictures" / "photo-t-shirt.jpg")
     random = np.random.default_rng(0)
     for width, height, progressive in PHOTOS:
-        large = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
-        grain = random.normal(0, GRAIN, large.shape)
-        image = Image.fromarray((large + grain).clip(0, 255).astype(np.uint8))
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=90, progressive=progressive)
+        large = small.resize((width, height), Image.Resampling.BICUBIC)
+        sent = grainy_jpeg(large, random, quality=90, progressive=progressive)
         times = []
         for _ in range(3 * ROUNDS):
             started = time.perf_counter()
-            classifier.classify(to_pixels(buffer.getvalue())[None])
+            classifier.classify(to_pixels(sent)[None])
             times.append((time.perf_counter() - started) * 1000)
         name = f"{width} x {height} {'progressive' if progressive else 'baseline'}"
-        median(f"{name}, {buffer.tell() / 1e6:.1f} MB", times, "ms", 1)
+        median(f"{name}, {len(sent) / 1e6:.1f} MB", times, "ms", 1)
 
 
 def start() -> None:
@@ -226,26 +211,6 @@ def accuracy(folder: Path) -> None:
     print(f"accuracy {right / len(labels):.2%}, refused {refused / len(labels):.2%}")
 
 
-def load() -> None:
-    """Load us and the rival in turns with the same pictures."""
-    rival = [str(rival_python()), "-m", "uvicorn", "rival:app", "--port", str(PORT)]
-    rival += ["--workers", str(WORKERS), "--no-access-log", "--log-level", "error"]
-    rates: dict[str, list[float]] = {"ours": [], "FastAPI": []}
-    with tempfile.TemporaryDirectory() as folder:
-        bodies = Path(folder) / "bodies"
-        paths = [Path(folder) / f"{i}.png" for i in range(1000)]
-        for path, picture in zip(paths, known(pictures()), strict=False):
-            path.write_bytes(picture)
-        bodies.write_text("\n".join(str(path) for path in paths if path.exists()))
-        for _ in range(ROUNDS):
-            with running(OURS, ROOT):
-                rates["ours"].append(wrk(bodies))
-            with running(rival, HERE, MODEL=str(ROOT / "model.bin")):
-                rates["FastAPI"].append(wrk(bodies))
-    ours, theirs = (median(n, r, "requests/s", 0) for n, r in rates.items())
-    print(f"ratio {ours / theirs:.2f}")
-
-
 def known(candidates: list[bytes]) -> list[bytes]:
     """Keep what we answer with a class: a refusal would count as a failure."""
     with running(OURS, ROOT), requests.Session() as session:
@@ -258,38 +223,11 @@ def known_by(session: requests.Session, candidates: list[bytes]) -> list[bytes]:
     return [p for p in candidates if session.post(url, data=p, timeout=5).ok]
 
 
-def wrk(bodies: Path) -> float:
-    """Return the requests a second of one round; a failed request voids it."""
-    time.sleep(SETTLE_SECONDS)
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{LOAD_SECONDS}s", URL]
-    output = subprocess.run(
-        [*command, "-s", str(HERE / "rotate.lua")],
-        env=os.environ | {"BODIES": str(bodies)},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    if "Non-2xx" in output or "Socket errors" in output:
-        raise SystemExit(f"requests failed:\n{output}")
-    return float(output.split("Requests/sec:")[1].split()[0])
-
-
-def rival_python() -> Path:
-    """Return the Python of the rival's environment; make it the first time."""
-    python = RIVAL_ENVIRONMENT / "bin" / "python"
-    if not python.exists():
-        venv.create(RIVAL_ENVIRONMENT, with_pip=True)
-        same = [f"{package}=={version(package)}" for package in SHARED_PACKAGES]
-        install = [str(python), "-m", "pip", "install", "-q", *RIVAL_PACKAGES, *same]
-        subprocess.run(install, check=True)
-    return python
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    measures = (inference, photo, start, memory, batch, metrics, load)
+    measures = (inference, photo, start, memory, batch, metrics)
     figures = {measure.__name__: measure for measure in measures}
     parser.add_argument("figure", choices=[*figures, "accuracy"])
     parser.add_argument("--data", type=Path, metavar="DIR", help="a torchvision root")
