@@ -45,7 +45,7 @@ from bench.service import (
 from classifier import OUTPUTS, Classifier, session_options
 from data import get_data
 from images import Pixels, to_pixels
-from model import Calibrated, FashionCNN, convolution, export_onnx
+from model import Calibrated, FashionCNN, export_onnx
 
 ROUNDS = 7
 PHOTOS = ((3000, 4000, False), (3000, 4000, True), (900, 1200, False))
@@ -70,7 +70,8 @@ class Reference(FashionCNN):
         widths += [(128, 128, 1), (128, 128, 1)]
         layers: list[nn.Module] = []
         for channels_in, channels, stride in widths:
-            layers += [convolution(channels_in, channels, stride), nn.ReLU()]
+            layers.append(nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False))
+            layers += [nn.BatchNorm2d(channels), nn.ReLU()]
         self.features = nn.Sequential(*layers)
         self.head = nn.Conv2d(channels, 11, 1)
 
