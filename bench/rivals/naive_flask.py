@@ -18,7 +18,7 @@ from model import FashionCNN
 
 app = Flask(__name__)
 checkpoint = torch.load(os.environ["MODEL"], weights_only=True)
-model = FashionCNN(**checkpoint["arguments"])
+model = FashionCNN(**checkpoint["arguments"] | {"rounded": False})  # plain floats
 model.load_state_dict(checkpoint["state_dict"])
 model.eval()
 
