@@ -43,6 +43,10 @@ PLAIN_FORM = re.compile(  # of one file, as curl and most libraries write it
     rb"\r\n(?P<picture>.*)\r\n--(?P=boundary)--(?:\r\n)?",
     re.DOTALL,
 )
+PLAIN_JSON = re.compile(
+    rb'\{\s*"image":\s*"(?P<picture>(?:[A-Za-z0-9+/]{4})+'
+    rb'(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?)"\s*\}\s*'
+)
 REQUEST: TypeAdapter[PredictRequest] = TypeAdapter(
     Annotated[PredictRequest, Field(union_mode="left_to_right")]
 )
@@ -51,12 +55,14 @@ Picture = bytes | Pixels | ImageError  # encoded, ready for the network, or unre
 
 
 def one_small_png(body: bytes, kind: str) -> bytes | None:
-    """Return the picture if a body is one small PNG, alone or in a plain form.
+    """Return the picture if a body is one small PNG: alone, in a plain form, in JSON.
 
     `kind` is the body's Content-Type. The size of a PNG stands in its first chunk (PNG
     specification, 11.2.1). All else is left to `read_files` and `read_pictures`.
     """
     picture = body
+    if body.startswith(b"{") and (found := PLAIN_JSON.fullmatch(body)):
+        picture = binascii.a2b_base64(found["picture"])
     if kind.lower().startswith(FORM):
         found = PLAIN_FORM.fullmatch(body)
         boundary = found and found["boundary"].decode()

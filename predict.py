@@ -42,6 +42,7 @@ import settings
 from answers import (
     Json,
     Outcome,
+    Reply,
     answer,
     describe,
     document_of,
@@ -67,9 +68,11 @@ from schemas import PROBLEMS
 
 PROBLEM = "application/problem+json"  # RFC 9457
 FIELDS = re.compile(  # of a request's head that matter to `answer_at_once`
-    rb"^(content-type|authorization|x-api-key|x-request-id):[ ]*(.*?)[ ]*\r$",
+    rb"^(content-type|content-encoding|inference-header-content-length|authorization"
+    rb"|x-api-key|x-request-id):[ ]*(.*?)[ ]*\r$",
     re.IGNORECASE | re.MULTILINE,
 )
+UNUSUAL = {b"content-encoding", b"inference-header-content-length"}
 REQUEST_ID_LENGTH = 64  # of a client's X-Request-ID, the rest is cut
 NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9_.-]")
 DECODE_SECONDS = 5  # for all pictures of a request; the rest are refused
@@ -135,6 +138,7 @@ app, classifier = start()
 folder = app.config["PREDICTION_LOG"]
 record = observe.Record(folder) if folder else None
 network = Line()
+INFER_PATH = protocols.INFER.replace("<name>", classifier.name)
 
 
 @app.get("/")
@@ -283,36 +287,52 @@ def turn_away(error: OverloadedError) -> Response:
 
 
 def answer_at_once(path: str, fields: bytes, body: bytes) -> bytes | None:
-    """Write the whole HTTP answer to a POST of one small PNG; None for any other.
+    """Write the whole HTTP answer to a POST of one small picture; None for any other.
 
     For a server that has the whole request: what Flask and its server do for any
     request takes several times as long as the network. `fields` are the lines of the
-    request's head. Whatever is out of the ordinary is left to `predict`.
+    request's head. Whatever is out of the ordinary is left to the routes.
     """
     started = time.perf_counter()
     found = FIELDS.findall(fields)
     sent = {name.lower(): value.decode() for name, value in found}
     most = app.config["MAX_CONTENT_LENGTH"]
-    if path != "/predict" or len(sent) < len(found) or len(body) > most:
+    if len(sent) < len(found) or len(body) > most or sent.keys() & UNUSUAL:
         return None
-    picture = one_small_png(body, sent.get(b"content-type", ""))
-    token = sent.get(b"x-api-key") or bearer(sent.get(b"authorization", ""))
-    if picture is None or not is_let_in(token):
+    if not is_let_in(sent.get(b"x-api-key") or bearer(sent.get(b"authorization", ""))):
         return None
     try:
-        [outcome] = classify([picture])
-    except OverloadedError:
+        if path == "/predict":
+            reply = predict_at_once(body, sent.get(b"content-type", ""))
+        elif path == INFER_PATH:
+            with app.app_context():
+                reply = protocols.infer_at_once(body)
+        else:
+            return None
+    except (HTTPException, ImageError, OverloadedError):
+        return None  # a route will say so
+    if reply is None:
         return None
+    request_id = request_id_of(sent.get(b"x-request-id", ""))
+    asked = Asked(request_id, "POST", reply.route, started)
+    account(asked, reply.status, reply.pictures, reply.outcomes)
+    own = f"Content-Length: {len(reply.text)}\r\nX-Request-ID: {request_id}\r\n"
+    date = f"Date: {http_date()}\r\n\r\n"
+    return head_of(reply.status) + f"{own}{date}".encode() + reply.text
+
+
+def predict_at_once(body: bytes, kind: str) -> Reply | None:
+    """Answer a body of this Content-Type as `predict` does, if it is one small PNG."""
+    picture = one_small_png(body, kind)
+    if picture is None:
+        return None
+    [outcome] = classify([picture])
     if isinstance(outcome, ImageError):
         return None
     document = document_of([answer(outcome)], model(), is_batch=False)
     status = document.get("status", HTTPStatus.OK)
-    request_id = request_id_of(sent.get(b"x-request-id", ""))
-    asked = Asked(request_id, "POST", path, started)
-    account(asked, status, [picture], [outcome])
     text = to_json(document).encode()
-    own = f"Content-Length: {len(text)}\r\nX-Request-ID: {request_id}\r\n"
-    return head_of(status) + f"{own}Date: {http_date()}\r\n\r\n".encode() + text
+    return Reply("/predict", status, text, [picture], [outcome])
 
 
 @cache

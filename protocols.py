@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 
+from answers import Reply
 from classifier import Classifier, Prediction
 from images import SIDE, ImageError, TooLargeError
 from openapi import VERSION
@@ -58,6 +59,7 @@ from schemas import (
     TensorParameters,
 )
 
+INFER = "/v2/models/<name>/infer"
 HEADER_LENGTH = "Inference-Header-Content-Length"  # bytes of JSON before binary data
 SELDON_FORM = b"json="  # how a body starts that is the Seldon form
 MAX_COMMAS = MAX_NUMBERS + 4096  # of a body: its numbers, and what is beside them
@@ -136,15 +138,25 @@ def model_ready(name: str, version: str | None = None) -> Response:
     return respond(ModelReady(name=find_model(name, version).name, ready=True))
 
 
-@v2.post("/models/<name>/infer")
+@v2.post(INFER.removeprefix("/v2"))
 @v2.post("/models/<name>/versions/<version>/infer")
 def infer(name: str, version: str | None = None) -> Response:
     """Classify the pictures of one input tensor; answer with the outputs asked for."""
-    model = find_model(name, version)
+    find_model(name, version)
     head, binary = split_body(receive())
     message = parse(InferenceRequest, head)
     wanted = wanted_outputs(message)
-    predictions = classify(read_input(message, binary))
+    answer, data = say(message, wanted, classify(read_input(message, binary)))
+    return respond(answer, binary=data)
+
+
+def say(
+    message: InferenceRequest,
+    wanted: dict[OutputName, bool],
+    predictions: list[Prediction],
+) -> tuple[InferenceResponse, bytes]:
+    """Make the answer to a request, and the binary data that follows it."""
+    model = served_model()
     written = [write_output(*output, predictions) for output in wanted.items()]
     answer = InferenceResponse(
         model_name=model.name,
@@ -152,7 +164,22 @@ def infer(name: str, version: str | None = None) -> Response:
         id=message.id,
         outputs=[tensor for tensor, _ in written],
     )
-    return respond(answer, binary=b"".join(chunk for _, chunk in written))
+    return answer, b"".join(chunk for _, chunk in written)
+
+
+def infer_at_once(body: bytes) -> Reply | None:
+    """Answer a request of pixels in JSON, for `predict.answer_at_once`; no other."""
+    if b"pixels" not in body:  # pictures may take long to decode
+        return None
+    message = parse(InferenceRequest, body)
+    wanted = wanted_outputs(message)
+    pictures = read_input(message, b"")
+    if any(wanted.values()) or any(isinstance(one, bytes) for one in pictures):
+        return None
+    predictions = classify(pictures)
+    answer, _ = say(message, wanted, predictions)
+    text = to_text(answer) + b"\n"
+    return Reply(INFER, HTTPStatus.OK, text, pictures, [*predictions])
 
 
 @seldon.post("/api/v1.0/predictions")
@@ -392,12 +419,17 @@ def to_binary(datatype: str, data: list[Any]) -> bytes:
 
 def respond(message: Message, status: int = 200, binary: bytes = b"") -> Response:
     """Answer with JSON, followed by the binary data of its tensors if there is any."""
-    text = message.model_dump_json(exclude_none=True).encode()
+    text = to_text(message)
     if not binary:
         return Response(text + b"\n", status, mimetype="application/json")
     response = Response(text + binary, status, mimetype="application/octet-stream")
     response.headers[HEADER_LENGTH] = str(len(text))
     return response
+
+
+def to_text(message: Message) -> bytes:
+    """Write a message as JSON."""
+    return message.model_dump_json(exclude_none=True).encode()
 
 
 def refuse(status: int, detail: str) -> Response | None:

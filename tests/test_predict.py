@@ -424,6 +424,7 @@ def test_one_small_png_is_found(boot: bytes, encode: Encode) -> None:
     assert one_small_png(boot, "") == boot
     assert one_small_png(boot, "application/json") == boot
     assert one_small_png(body, kind) == boot
+    assert one_small_png(json.dumps({"image": as_json(boot)}).encode(), "") == boot
     assert one_small_png(body.removesuffix(b"\r\n"), kind) == boot
 
 
@@ -437,6 +438,9 @@ def test_all_else_is_left_to_flask(boot: bytes, encode: Encode) -> None:
         (large, ""),
         (b"x" + boot, ""),
         (boot, kind),
+        (b'{"image": "%s", "more": 1}' % base64.b64encode(boot), ""),
+        (b'{"image": "%s"}' % base64.b64encode(large), ""),
+        (b'{"image": "A"}', ""),
         (body, ""),
         (body, kind + "x"),
         (body, f"{kind}; charset=utf-8"),
@@ -463,7 +467,7 @@ def counts() -> Counter[str]:
 
 
 @pytest.mark.parametrize("key", [None, "right"])
-@pytest.mark.parametrize("what", ["boot", "noise", "form"])
+@pytest.mark.parametrize("what", ["boot", "noise", "form", "base64", "V2"])
 def test_at_once_is_as_by_flask(  # noqa: PLR0917 - fixtures
     client: FlaskClient,
     monkeypatch: pytest.MonkeyPatch,
@@ -476,11 +480,16 @@ def test_at_once_is_as_by_flask(  # noqa: PLR0917 - fixtures
     """Status, headers, body, log line and counts."""
     monkeypatch.setitem(predict.app.config, "API_KEY", key and [key.encode()])
     noise = np.random.default_rng(1).integers(0, 256, (28, 28), np.uint8)
+    tensor = {"name": "pixels", "datatype": "UINT8", "shape": [1, 784]}
+    data = {"data": to_pixels(boot).ravel().tolist()}
     kind, body = {
         "boot": ("image/png", boot),
         "noise": ("image/png", encode(noise, "PNG")),
         "form": form(boot),
+        "base64": ("text/plain", json.dumps({"image": as_json(boot)}).encode()),
+        "V2": ("text/plain", json.dumps({"inputs": [tensor | data]}).encode()),
     }[what]
+    path = "/v2/models/fashion/infer" if what == "V2" else "/predict"
     sent = {
         "Content-Type": kind,
         "X-Request-ID": "me",
@@ -494,9 +503,9 @@ def test_at_once_is_as_by_flask(  # noqa: PLR0917 - fixtures
         return line, counts()
 
     before = counts()
-    response = client.post("/predict", data=body, headers=sent)
+    response = client.post(path, data=body, headers=sent)
     by_flask, after = told()
-    at_once = predict.answer_at_once("/predict", fields, body)
+    at_once = predict.answer_at_once(path, fields, body)
     by_itself, then = told()
     assert at_once is not None
     head, _, text = at_once.partition(b"\r\n\r\n")
@@ -529,7 +538,17 @@ def test_at_once_there_is_no_way_round_a_key(
     assert predict.answer_at_once("/predict", b"X-API-Key: right\r\n", boot) is None
 
 
-def test_at_once_only_one_path_is_served(boot: bytes) -> None:
-    for path in ("/predict?explain=true", "/predict/", "/v2/models/fashion/infer"):
-        assert predict.answer_at_once(path, b"", boot) is None
+def test_at_once_little_is_served(boot: bytes) -> None:
+    """The V2 route looks for pixels, and takes no picture."""
+    image = {
+        "name": "image",
+        "datatype": "BYTES",
+        "shape": [1],
+        "data": [as_json(boot)],
+    }
+    for body in (boot, json.dumps({"inputs": [image], "id": "pixels"}).encode()):
+        for path in ("/predict?explain=true", "/predict/", "/v2/models/fashion/infer"):
+            assert predict.answer_at_once(path, b"", body) is None
+    encoded = b"Content-Encoding: gzip\r\n"
+    assert predict.answer_at_once("/predict", encoded, boot) is None
     assert predict.answer_at_once("/predict", b"", boot[:-20] + bytes(20)) is None
