@@ -25,9 +25,9 @@ SHARED = ("numpy", "onnxruntime", "pillow")
 PACKAGES = {
     "fastapi": ("fastapi", "uvicorn[standard]", "python-multipart", "orjson"),
     "litserve": ("litserve",),
-    "bentoml": ("bentoml", "uvicorn[standard]"),  # the faster loop and parser
+    "bentoml": ("bentoml", "uvicorn[standard]"),  # a loop and parser as FastAPI's
     "ray": ("ray[serve]",),
-    "mlserver": ("mlserver", "uvloop<0.22"),  # its workers die with a newer uvloop
+    "mlserver": ("mlserver", "uvloop<0.22"),  # its workers died with 0.23
 }
 TELL_VERSIONS = """
 import json, sys

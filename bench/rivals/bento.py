@@ -3,7 +3,7 @@
     MODEL=../../model.bin bentoml serve bento:Fashion
 
 Sources: https://docs.bentoml.com/en/latest/build-with-bentoml/iotypes.html (an image as
-root input; as a form it was slower), .../parallelize-requests.html (workers) and
+root input; as a form it was much the same), .../parallelize-requests.html (workers) and
 .../observability/logging.html (the access log, which can be turned off).
 """
 

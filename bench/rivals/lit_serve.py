@@ -3,7 +3,7 @@
     MODEL=../../model.bin python lit_serve.py PORT
 
 Sources: https://lightning.ai/docs/litserve/speed-up-serving-by-200x (an image as
-base64; as a form it was slower), https://lightning.ai/docs/litserve/api-reference/litserver
+base64; as a form it served fewer, with 8 connections), https://lightning.ai/docs/litserve/api-reference/litserver
 (`workers_per_device` as many as cores, `fast_queue` for over 100 requests a second).
 """
 
