@@ -33,7 +33,7 @@ PIECES = 4  # that it takes at a time
 
 # the head of a request that is easily told from all others, and what makes it less easy
 PLAIN = re.compile(
-    rb"(GET|POST) (/[!-~]*) HTTP/1\.1\r\n((?:[!-9;-~]+:[ -~]*\r\n)+)\r\n"
+    rb"(GET|POST) (/[!-~]*) HTTP/1\.1\r\n((?:[!#$%&'*+.^_`|~\w-]+:[ -~]*\r\n)+)\r\n"
 )
 UNPLAIN = re.compile(
     rb"^(?:transfer-encoding|expect|upgrade|connection(?!: *keep-alive *\r$)):",
@@ -148,8 +148,8 @@ class TimedSocket(socket.socket):
                 raise cast("Exception", NoMoreData())
             count -= come
 
-    def refuse(self, size: int) -> None:
-        """Have done with a request of this size; what is yet to come is unwanted."""
+    def have_done(self, size: int) -> None:
+        """Forget a request of this size; what is yet to come of it is unwanted."""
         self.unwanted = size - self._drop(size)
         self.begin()
 
@@ -236,7 +236,9 @@ class Connection(TConn):  # type: ignore[misc]
 
     def close(self, graceful: bool = False) -> None:
         """Close at once."""
-        self.sock.refuse(sys.maxsize)  # what came meanwhile is not under way any more
+        self.sock.have_done(
+            sys.maxsize
+        )  # what came meanwhile is not under way any more
         close_socket(self.sock)
 
     def has_more(self) -> bool:

@@ -9,11 +9,14 @@ longer than all that Flask does.
 
 import selectors
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
 from gunicorn.util import close_graceful
@@ -56,7 +59,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.turn_away: Callable[[str, int], bytes] = known["turn_away_unread"]
         self.coming: dict[Connection, None] = {}  # in the order of their deadlines
         self.answered = 0  # in this round of the main thread
-        self.log_access = bool(self.cfg.accesslog)
+        self.is_plain = self.cfg.keepalive and not (
+            self.cfg.accesslog or self.cfg.statsd_host  # which gunicorn itself serves
+        )
+
+    @classmethod
+    def check_config(cls, cfg: Config, log: Logger) -> None:
+        """Refuse what is not to be had."""
+        super().check_config(cfg, log)
+        if cfg.is_ssl:
+            sys.exit("gunicorn: HTTPS is the work of a proxy before this worker")
 
     def accept(self, listener: socket.socket) -> None:
         """Take a new connection, unless an idler worker was quicker."""
@@ -122,32 +134,38 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def may_answer(self, head: Head) -> bool:
         """Tell whether the main thread might answer a request itself."""
         is_small = head.method == "POST" and head.end <= QUICK
-        return is_small and self.alive and not self.log_access and self.line.is_free()
+        is_last = not self.alive or self.nr + 1 >= self.max_requests
+        return bool(is_small and self.is_plain and not is_last and self.line.is_free())
 
     def answer_here(self, conn: Connection, head: Head) -> bool:
         """Answer a request, without gunicorn's parser, if the application is quick."""
         client = conn.sock
         body = bytes(client.ahead[head.start : head.end])
-        answer = self.answer_at_once(head.path, head.fields, body)
+        try:
+            answer = self.answer_at_once(head.path, head.fields, body)
+        except Exception:  # this thread must live; Flask will meet it again
+            self.log.exception("a request is handed over")
+            return False
         if answer is None:
             return False
         self.answered += 1
-        client.refuse(head.end)  # it is dealt with
-        if self.send(conn, answer):
-            self.await_next(conn)
-            if client.ahead:  # of the next request
-                self.hand_over(conn)
+        self.nr += 1
+        self.finish(conn, head, answer)
         return True
 
     def refuse(self, conn: Connection, head: Head) -> None:
         """Answer a 503, without gunicorn's parser: a quarter of the work."""
-        if self.tell(conn, head, UNAVAILABLE):
-            conn.sock.refuse(head.end)
-            self.await_next(conn)
+        self.finish(conn, head, self.turn_away(head.path, UNAVAILABLE))
 
-    def tell(self, conn: Connection, head: Head, status: int) -> bool:
-        """Send an answer that is no more than a refusal; drop who does not take it."""
-        return self.send(conn, self.turn_away(head.path, status))
+    def finish(self, conn: Connection, head: Head, answer: bytes) -> None:
+        """Answer a request and have done with it."""
+        if not self.send(conn, answer):
+            return
+        conn.sock.have_done(head.end)
+        if conn.sock.ahead:  # of the next request
+            self.hand_over(conn)
+        else:
+            self.await_next(conn)
 
     def send(self, conn: Connection, answer: bytes) -> bool:
         """Send a short answer; drop who does not take it, and tell."""
@@ -211,8 +229,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             head = None
         if head is None:
             self.drop(conn)
-        elif self.tell(conn, head, TIMED_OUT):
-            client.refuse(ENDLESS)
+        elif self.send(conn, self.turn_away(head.path, TIMED_OUT)):
+            client.have_done(ENDLESS)
             client.deadline = time.monotonic() + LINGER_SECONDS
             del self.coming[conn]
             self.coming[conn] = None
@@ -275,4 +293,4 @@ def take_leave(conn: Connection) -> None:
     conn.sock.deadline = time.monotonic() + LINGER_SECONDS
     with suppress(NoMoreData):
         close_graceful(conn.sock)
-    conn.sock.refuse(ENDLESS)  # what came meanwhile is not under way any more
+    conn.sock.have_done(ENDLESS)  # what came meanwhile is not under way any more

@@ -8,6 +8,8 @@ import runpy
 import signal
 import socket
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -346,6 +348,41 @@ def test_a_request_is_answered_when_it_is_complete(single: Server, boot: bytes) 
         sender.sendall(request + ask("/predict", b"none") + request)
         statuses = [hear_one(sender)[0] for _ in range(3)]
     assert statuses == [200, 415, 200]
+
+
+def test_a_head_that_gunicorn_would_refuse_is_left_to_it(
+    single: Server, boot: bytes
+) -> None:
+    """What is answered at once must not be read less strictly."""
+    size = f"Content-Length: {len(boot)}"
+    for line in (
+        f"{size}\r\n{size}",
+        f"Content-Length : {len(boot)}",
+        f"{size}\r\nBad(Name): 1",
+        f"{size}\r\n folded",
+        f"{size}\r\nTransfer-Encoding: chunked",
+        f"Content-Length: +{len(boot)}",
+    ):
+        head = f"POST /predict HTTP/1.1\r\nHost: x\r\n{line}\r\n\r\n"
+        with connect(single) as sender:
+            sender.sendall(head.encode() + boot)
+            assert hear(sender).split()[1] == b"400", line
+
+
+def test_https_is_refused_in_one_line(tmp_path: Path) -> None:
+    for name in ("key", "cert"):
+        (tmp_path / name).touch()
+    files = [f"--keyfile={tmp_path}/key", f"--certfile={tmp_path}/cert"]
+    done = subprocess.run(
+        [sys.executable, "-m", "gunicorn", *files, "predict:app"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("gunicorn: HTTPS is the work")
 
 
 def test_slow_senders_are_told_together_and_stop_nobody(
