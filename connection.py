@@ -100,10 +100,10 @@ class TimedSocket(socket.socket):
     def settimeout(self, value: float | None) -> None:
         """Likewise."""
 
-    def take_in(self) -> bool:
+    def take_in(self, most: int) -> bool:
         """Collect what has come; tell whether the client is still there."""
         try:
-            data = super().recv(PIECE)
+            data = super().recv(most)
         except BlockingIOError:
             return True
         except OSError:

@@ -61,7 +61,7 @@ def quota(cgroup: Path) -> float:
 worker_class = Worker
 if "WEB_CONCURRENCY" not in os.environ:
     workers = usable_cores()
-threads = 300  # a worker's connections, slow ones too; one network at a time computes
+threads = 300  # a worker; for what waits in line, and what is large and under way
 worker_connections = 900  # idle ones too, below the usual limit of 1,024 open files
 keepalive = 65  # seconds, longer than a load balancer's 60
 graceful_timeout = 8  # seconds to finish in, less than Docker's 10 before it kills

@@ -24,6 +24,8 @@ from gunicorn.workers.gthread import ThreadWorker
 from werkzeug.exceptions import HTTPException
 
 from connection import (
+    HEAD_BYTES,
+    PIECE,
     Connection,
     Head,
     TimedSocket,
@@ -99,7 +101,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 self.drop(conn)
             elif conn not in self.coming:  # of which it is to take its leave
                 self.await_next(conn)
-        elif client.take_in():
+        # of what will be turned away, the head is enough
+        elif client.take_in(HEAD_BYTES if self.is_full(client) else PIECE):
             self.see_to(conn, client)
         else:
             self.drop(conn)
