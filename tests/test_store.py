@@ -25,7 +25,7 @@ from conftest import GUNICORN, ROOT, WAITRESS, serve
 from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import DTPHandler, FTPHandler
 from pyftpdlib.servers import FTPServer
-from test_artifact import run
+from test_artifact import VERSION, run
 from test_servers import does_not_run, fail_to_start, name_after_reload
 
 import artifact
@@ -566,7 +566,7 @@ def test_gunicorn_takes_what_the_store_has_at_sighup(
         assert name_after_reload(server, boot) == "fashion"
         log = server.log.read_text()
     assert log.count("the old model stays") == 2
-    assert log.count("model fashion b70a73a2ce1f is still the one to serve") == 1
+    assert log.count(f"model fashion {VERSION} is still the one to serve") == 1
     assert not web.faults
 
 
@@ -750,7 +750,7 @@ def test_fetch_replaces_a_file_by_a_good_one_only(
     path, newer = tmp_path / "model.bin", newer_model(tmp_path / "newer.bin")
     does_not_run(tmp_path / "broken.bin")
     broken = (tmp_path / "broken.bin").read_bytes()
-    assert run("fetch", web.url, "-o", path).stdout.endswith("fashion b70a73a2ce1f\n")
+    assert run("fetch", web.url, "-o", path).stdout.endswith(f"fashion {VERSION}\n")
     other = ["--sha256", hashlib.sha256(DATA).hexdigest()]
     for web.data, options in [(DATA[:-1000], []), (broken, []), (newer, other)]:
         done = run("fetch", web.url, "-o", path, *options)
