@@ -55,7 +55,7 @@ def test_pytorch_agrees(classifier: Classifier, samples: Samples) -> None:
     served = classifier.classify(samples.pixels, explain=True)
     apart = abs(probabilities(served) - expected.numpy()).max(1)
     assert np.median(apart) < 1e-3
-    assert apart.max() < 0.05
+    assert apart.max() < 0.1
     assert [p.class_id for p in served] == expected.argmax(1).tolist()
     ours = np.array([p.unknown_score for p in served])
     assert abs(ours - scores.numpy()).mean() < 0.1
