@@ -34,8 +34,9 @@ CALIBRATION_COPIES = 8  # of each garment set aside, each moved in its own way
 # the unknown threshold: shares of what is set aside that it may refuse
 REFUSED_SHARE = 0.02  # of Fashion-MNIST
 PHOTOS_REFUSED_SHARE = 0.12
-SAME_SHARE = 0.998  # the least that ONNX Runtime and PyTorch must agree on
+MAX_APART = 0.002  # of the test pictures, on which ONNX Runtime and PyTorch disagree
 MAX_LOSS = 0.001  # of accuracy
+FEW = 2  # pictures, that may lie on a boundary whatever their share
 PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "pillow")
 
 Facts = dict[str, Any]
@@ -140,7 +141,8 @@ def check(model: Calibrated, onnx: bytes, facts: Facts, test: Split) -> Facts:
     labels = test.labels.numpy()
     same = (ours.argmax(1) == theirs.argmax(1)).mean()
     right, meant = ((p.argmax(1) == labels).mean() for p in (ours, theirs))
-    if same < SAME_SHARE or right < meant - MAX_LOSS:
+    chance = FEW / len(labels)
+    if same < 1 - max(MAX_APART, chance) or right < meant - max(MAX_LOSS, chance):
         raise ValueError(
             f"the ONNX graph says the same as PyTorch of {same:.2%}, and is right of"
             f" {right:.2%}, not {meant:.2%}"

@@ -821,4 +821,4 @@ def test_fetch_shows_on_a_terminal_how_far_it_is(
     shown = os.read(ours, 100_000).decode()
     os.close(ours)
     os.close(terminal)
-    assert shown.endswith("\r100% of 3.9 MB\r")
+    assert shown.endswith(f"\r100% of {len(DATA) / 1e6:.1f} MB\r")
