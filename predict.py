@@ -105,8 +105,7 @@ PAGE_HEADERS = {  # it has scripts and styles, all of them its own
 OPEN_ENDPOINTS = {"page", "ping", "static", "v2.live", "v2.ready", "v2.model_ready"}
 OPEN_ENDPOINTS |= {"openapi.docs", "openapi.asset", "openapi.document"}
 # that are asked for all the time
-PROBES = {"/ping", "/v2/health/live", "/v2/health/ready"}
-ROUTINE_ROUTES = PROBES | {"/metrics"}
+ROUTINE_ROUTES = {"/ping", "/metrics", "/v2/health/live", "/v2/health/ready"}
 # of the query parameter `explain`, in any case
 SWITCH = {"true": True, "1": True, "false": False, "0": False}
 
