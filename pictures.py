@@ -63,10 +63,12 @@ def one_small_png(body: bytes, kind: str) -> bytes | None:
     picture = body
     if body.startswith(b"{") and (found := PLAIN_JSON.fullmatch(body)):
         picture = binascii.a2b_base64(found["picture"])
-    if kind.lower().startswith(FORM):
+    if kind.lower().startswith("multipart/"):
         found = PLAIN_FORM.fullmatch(body)
-        boundary = found and found["boundary"].decode()
-        if not found or kind[len(FORM) :] not in (boundary, f'"{boundary}"'):
+        if not found:
+            return None
+        boundary = found["boundary"].decode()
+        if kind not in (FORM + boundary, f'{FORM}"{boundary}"'):
             return None
         picture = found["picture"]
         if b"\r\n--" + found["boundary"] in picture:  # of another part

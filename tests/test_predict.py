@@ -438,6 +438,8 @@ def test_all_else_is_left_to_flask(boot: bytes, encode: Encode) -> None:
         (large, ""),
         (b"x" + boot, ""),
         (boot, kind),
+        (boot, "multipart/form-data"),
+        (boot, "Multipart/Form-Data;boundary=x"),
         (b'{"image": "%s", "more": 1}' % base64.b64encode(boot), ""),
         (b'{"image": "%s"}' % base64.b64encode(large), ""),
         (b'{"image": "A"}', ""),
