@@ -38,7 +38,8 @@ WORK_SIDE = 84  # pixels, longest side while looking, so that a photo costs litt
 DRAFT_SIDE = 2 * WORK_SIDE  # pixels, a JPEG is decoded at no more than it takes
 EDGE_SHARE = 0.05  # of the longest side: how wide the edges that show the ground are
 MIDDLE = 0.55  # of half a side: how wide a bell the middle is that shows the garment
-BINS = 16  # of each channel, in which colours are counted
+BIN = 16  # levels of a channel that count as one, so
+BINS = 16  # of each channel
 SPREAD = np.exp(-0.5 * np.subtract.outer(range(BINS), range(BINS)) ** 2) / 2.5  # a bell
 RARE = 1e-5  # of the pixels: a colour so rare tells nothing
 AGREEMENT = 2.0  # log-odds that a pixel's neighbours add at most
@@ -239,7 +240,7 @@ def preprocess(image: Image.Image) -> Pixels:
     height, width = (max(1, round(side * scale)) for side in garment.shape)
     small = Image.fromarray(garment).resize((width, height), Image.Resampling.BOX)
     levels = np.asarray(small)
-    brightest = np.quantile(levels, BRIGHT_QUANTILE)
+    brightest = quantile(levels, BRIGHT_QUANTILE)
     levels = levels * (WHITE / max(brightest, MIN_CONTRAST))
     pixels = np.zeros((SIDE, SIDE), np.uint8)
     top, left = (SIDE - height) // 2, (SIDE - width) // 2
@@ -255,13 +256,13 @@ def find_garment(colours: Pixels) -> Values:
     """
     likely = likelihood(colours)
     ground = np.square(1 - likely) * (INNER_GROUND + edges(*likely.shape))
-    ground /= ground.sum()
-    offset = colours - (colours * ground[..., None]).sum((0, 1))
-    distance = np.sqrt(np.square(offset) @ EVENLY)
+    offset = colours.reshape(-1, 3).astype(np.float32)
+    offset -= ground.ravel() @ offset / ground.sum()
+    distance = np.sqrt(np.square(offset) @ EVENLY).reshape(likely.shape)
     low, high = SURE
     shown = ((likely - low) / (high - low)).clip(0, 1)
     levels: Values = shown * np.sqrt(WHITE * distance)
-    return levels.astype(np.float32)
+    return levels
 
 
 def likelihood(colours: Pixels) -> Values:
@@ -271,10 +272,10 @@ def likelihood(colours: Pixels) -> Values:
     Rehg, Statistical Color Models, 2002), and by what its neighbours are.
     """
     height, width, _ = colours.shape
-    bins = colours.astype(np.int32) * BINS >> 8
-    bins = (bins[..., 0] * BINS + bins[..., 1]) * BINS + bins[..., 2]
+    red, green, blue = np.moveaxis((colours // BIN).astype(np.intp), 2, 0)
+    bins = (red * BINS + green) * BINS + blue
     garment, ground = (count(bins, weigh(height, width)) for weigh in (middle, edges))
-    odds = np.log((garment + RARE) / (ground + RARE))[bins]
+    odds = np.log((garment + RARE) / (ground + RARE)).astype(np.float32)[bins]
     likely: Values = 1 / (1 + np.exp(-odds))
     for _ in range(ROUNDS):
         around = 2 * box_blur(likely, REACH) - 1
@@ -282,20 +283,20 @@ def likelihood(colours: Pixels) -> Values:
     return likely
 
 
-def count(bins: NDArray[np.int32], weights: Values) -> Values:
+def count(bins: NDArray[np.intp], weights: Values) -> Values:
     """Count colours, each spread a little over those like it: [BINS ** 3]."""
-    shares = np.bincount(bins.ravel(), weights.ravel(), BINS**3) / weights.sum()
-    counts: Values = shares.reshape(BINS, BINS, BINS)
+    counts = np.bincount(bins.ravel(), weights.ravel(), BINS**3) / weights.sum()
     for _ in range(3):  # each pass spreads the first channel and puts it last
-        counts = np.tensordot(counts, SPREAD, (0, 0))
-    return counts.ravel()
+        counts = counts.reshape(BINS, -1).T @ SPREAD
+    shares: Values = counts.ravel()
+    return shares
 
 
 @lru_cache(256)
 def edges(height: int, width: int) -> Values:
     """Mark what lies along the edges of a picture with 1, the rest with 0: [h, w]."""
     thick = max(1, round(EDGE_SHARE * max(height, width)))
-    marks = np.ones((height, width))
+    marks = np.ones((height, width), np.float32)
     marks[thick:-thick, thick:-thick] = 0
     return marks
 
@@ -309,17 +310,27 @@ def middle(height: int, width: int) -> Values:
 
 
 def box_blur(levels: Values, reach: int) -> Values:
-    """Average each pixel with those up to `reach` away, edges repeated: [h, w]."""
-    side = 2 * reach + 1
-    for _ in range(2):  # rows, then columns
-        sums = np.pad(levels, ((reach + 1, reach), (0, 0)), "edge").cumsum(0)
-        levels = ((sums[side:] - sums[:-side]) / side).T
-    return levels
+    """Average each pixel with those up to `reach` away, edges repeated: [h, w].
+
+    As two products: at this size, several times as fast as running sums.
+    """
+    rows, columns = (averages(side, reach) for side in levels.shape)
+    blurred: Values = rows @ levels @ columns.T
+    return blurred
+
+
+@lru_cache(256)
+def averages(side: int, reach: int) -> Values:
+    """Write the matrix that averages neighbours in a column of so many: [h, h]."""
+    places = np.arange(side)[:, None] + np.arange(-reach, reach + 1)
+    weights = np.zeros((side, side), np.float32)
+    np.add.at(weights, (np.arange(side)[:, None], places.clip(0, side - 1)), 1)
+    return weights / (2 * reach + 1)
 
 
 def trim(distances: Values) -> Values:
     """Cut rows and columns that show next to nothing but glows and stray specks."""
-    brightest = float(np.quantile(distances, BRIGHT_QUANTILE))
+    brightest = quantile(distances, BRIGHT_QUANTILE)
     shown = (distances > max(TRIM_LEVEL * brightest, MIN_LEVEL)).astype(np.float32)
     spans = []
     for axis in (1, 0):
@@ -327,3 +338,13 @@ def trim(distances: Values) -> Values:
         inside = np.flatnonzero(profile > TRIM_SHARE * profile.max())
         spans.append(slice(inside[0], inside[-1] + 1) if inside.size else slice(None))
     return distances[spans[0], spans[1]]
+
+
+def quantile(levels: Values, share: float) -> float:
+    """Return what NumPy's does, by linear interpolation, in half the time."""
+    place = share * (levels.size - 1)
+    below = int(place)
+    above = min(below + 1, levels.size - 1)
+    ordered = np.partition(levels, (below, above), axis=None)
+    low, high = float(ordered[below]), float(ordered[above])
+    return low + (high - low) * (place - below)
