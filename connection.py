@@ -206,7 +206,9 @@ class TimedSocket(socket.socket):
         return count
 
     def _wait_for_more(self) -> None:
-        if not self._wait(select.POLLIN, self.deadline or 0.0):
+        if self.deadline is None:  # the request began behind the one before
+            self.deadline = time.monotonic() + REQUEST_SECONDS
+        if not self._wait(select.POLLIN, self.deadline):
             raise self._give_up(RequestTimeout(TOO_LATE))
 
     def _wait(self, event: int, deadline: float) -> bool:
@@ -233,6 +235,7 @@ class Connection(TConn):  # type: ignore[misc]
     """
 
     sock: TimedSocket
+    head: Head | None = None  # of a request that has come whole
 
     def close(self, graceful: bool = False) -> None:
         """Close at once."""

@@ -43,10 +43,7 @@ PLAIN_FORM = re.compile(  # of one file, as curl and most libraries write it
     rb"\r\n(?P<picture>.*)\r\n--(?P=boundary)--(?:\r\n)?",
     re.DOTALL,
 )
-PLAIN_JSON = re.compile(
-    rb'\{\s*"image":\s*"(?P<picture>(?:[A-Za-z0-9+/]{4})+'
-    rb'(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?)"\s*\}\s*'
-)
+PLAIN_JSON = re.compile(rb'\{\s*"image":\s*"(?P<picture>[^"]+)"\s*\}\s*')
 REQUEST: TypeAdapter[PredictRequest] = TypeAdapter(
     Annotated[PredictRequest, Field(union_mode="left_to_right")]
 )
@@ -54,29 +51,46 @@ REQUEST: TypeAdapter[PredictRequest] = TypeAdapter(
 Picture = bytes | Pixels | ImageError  # encoded, ready for the network, or unreadable
 
 
-def one_small_png(body: bytes, kind: str) -> bytes | None:
-    """Return the picture if a body is one small PNG: alone, in a plain form, in JSON.
+def one_picture(body: bytes, kind: str, *, small: bool) -> bytes | None:
+    """Return the picture if a body is one: as it is, in a plain form, or in JSON.
 
-    `kind` is the body's Content-Type. The size of a PNG stands in its first chunk (PNG
-    specification, 11.2.1). All else is left to `read_files` and `read_pictures`.
+    `kind` is the body's Content-Type. With `small` it must be a small PNG, whose size
+    stands in its first chunk (PNG specification, 11.2.1). All else is left to
+    `read_files` and `read_pictures`.
     """
-    picture = body
-    if body.startswith(b"{") and (found := PLAIN_JSON.fullmatch(body)):
-        picture = binascii.a2b_base64(found["picture"])
     if kind.lower().startswith("multipart/"):
-        found = PLAIN_FORM.fullmatch(body)
-        if not found:
-            return None
-        boundary = found["boundary"].decode()
-        if kind not in (FORM + boundary, f'{FORM}"{boundary}"'):
-            return None
-        picture = found["picture"]
-        if b"\r\n--" + found["boundary"] in picture:  # of another part
-            return None
+        picture = out_of_form(body, kind)
+    elif body.startswith(b"{"):
+        picture = out_of_json(body)
+    else:
+        picture = body
+    if not small:
+        return picture if reader_of(picture) else None
     if not picture.startswith(PNG):
         return None
     width, height = (int.from_bytes(picture[at : at + 4], "big") for at in (16, 20))
     return picture if width * height <= SMALL else None
+
+
+def out_of_form(body: bytes, kind: str) -> bytes:
+    """Return the one file of a form as curl writes it; nothing of any other."""
+    found = PLAIN_FORM.fullmatch(body)
+    if not found:
+        return b""
+    boundary = found["boundary"].decode()
+    picture = found["picture"]
+    is_said = kind in (FORM + boundary, f'{FORM}"{boundary}"')
+    has_more = b"\r\n--" + found["boundary"] in picture
+    return picture if is_said and not has_more else b""
+
+
+def out_of_json(body: bytes) -> bytes:
+    """Return the picture of a plain JSON request; nothing of any other."""
+    found = PLAIN_JSON.fullmatch(body)
+    try:
+        return binascii.a2b_base64(found["picture"], strict_mode=True) if found else b""
+    except binascii.Error:
+        return b""
 
 
 def read_body() -> bytes:

@@ -17,8 +17,6 @@ import select
 import socket
 import sys
 import time
-from functools import cache
-from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,11 +27,9 @@ from werkzeug.exceptions import (
     ClientDisconnected,
     HTTPException,
     MethodNotAllowed,
-    RequestTimeout,
     ServiceUnavailable,
     Unauthorized,
 )
-from werkzeug.http import http_date
 
 import artifact
 import observe
@@ -42,7 +38,6 @@ import settings
 from answers import (
     Json,
     Outcome,
-    Reply,
     answer,
     describe,
     document_of,
@@ -52,14 +47,13 @@ from answers import (
 )
 from classifier import Classifier, Prediction
 from images import ImageError, Pixels, TooLargeError
-from line import FULL, Line, OverloadedError
+from line import Line, OverloadedError
 from openapi import openapi
 from pictures import (
     MAX_PICTURES,
     TOO_MANY,
     Picture,
     decode,
-    one_small_png,
     read_body,
     read_files,
     read_pictures,
@@ -67,12 +61,6 @@ from pictures import (
 from schemas import PROBLEMS
 
 PROBLEM = "application/problem+json"  # RFC 9457
-FIELDS = re.compile(  # of a request's head that matter to `answer_at_once`
-    rb"^(content-type|content-encoding|inference-header-content-length|authorization"
-    rb"|x-api-key|x-request-id):[ ]*(.*?)[ ]*\r$",
-    re.IGNORECASE | re.MULTILINE,
-)
-UNUSUAL = {b"content-encoding", b"inference-header-content-length"}
 REQUEST_ID_LENGTH = 64  # of a client's X-Request-ID, the rest is cut
 NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9_.-]")
 DECODE_SECONDS = 5  # for all pictures of a request; the rest are refused
@@ -137,7 +125,6 @@ app, classifier = start()
 folder = app.config["PREDICTION_LOG"]
 record = observe.Record(folder) if folder else None
 network = Line()
-INFER_PATH = protocols.INFER.replace("<name>", classifier.name)
 
 
 @app.get("/")
@@ -198,16 +185,22 @@ def read_explain() -> bool:
     return SWITCH[text.lower()]
 
 
-def classify(pictures: list[Picture], *, explain: bool = False) -> list[Outcome]:
+def classify(
+    pictures: list[Picture],
+    *,
+    explain: bool = False,
+    client: socket.socket | None = None,
+) -> list[Outcome]:
     """Decode and classify all in one pass; a bad picture costs only itself.
 
-    Raises `TooLargeError` if they are too many, `OverloadedError` if the network is
-    asked for more than it can do.
+    `client` is who asks, if that is no request of Flask's. Raises `TooLargeError` if
+    the pictures are too many, `OverloadedError` if the network is asked for more than
+    it can do, `ClientDisconnected` if nobody waits for the answer any more.
     """
     if len(pictures) > MAX_PICTURES:
         raise TooLargeError(TOO_MANY)
     with network as had_to_wait:
-        if had_to_wait and has_left():
+        if had_to_wait and has_left(client):
             raise ClientDisconnected
         decoded = decode_in_time(pictures)
         good = [pixels for pixels in decoded if not isinstance(pixels, ImageError)]
@@ -230,17 +223,16 @@ def decode_in_time(pictures: list[Picture]) -> list[Pixels | ImageError]:
     ]
 
 
-def has_left() -> bool:
+def has_left(client: socket.socket | None) -> bool:
     """Tell whether the client has gone: then there is nobody to work for."""
-    if not has_request_context():  # whoever it is has waited for no one
-        return False
-    if "waitress.client_disconnected" in request.environ:
-        return bool(request.environ["waitress.client_disconnected"]())
-    connection = request.environ.get("gunicorn.socket")
-    if connection is None or not select.select([connection], [], [], 0)[0]:
+    if has_request_context():
+        if "waitress.client_disconnected" in request.environ:
+            return bool(request.environ["waitress.client_disconnected"]())
+        client = request.environ.get("gunicorn.socket")
+    if client is None or not select.select([client], [], [], 0)[0]:
         return False
     try:
-        return not connection.recv(1, socket.MSG_PEEK)
+        return not client.recv(1, socket.MSG_PEEK)
     except OSError:
         return True
 
@@ -283,96 +275,6 @@ def refuse_image(error: ImageError) -> Response:
 def turn_away(error: OverloadedError) -> Response:
     """Answer that the service has more to do than it can."""
     return refuse(ServiceUnavailable(f"{error}; try again in a moment", retry_after=1))
-
-
-def answer_at_once(path: str, fields: bytes, body: bytes) -> bytes | None:
-    """Write the whole HTTP answer to a POST of one small picture; None for any other.
-
-    For a server that has the whole request: what Flask and its server do for any
-    request takes several times as long as the network. `fields` are the lines of the
-    request's head. Whatever is out of the ordinary is left to the routes.
-    """
-    started = time.perf_counter()
-    found = FIELDS.findall(fields)
-    sent = {name.lower(): value.decode() for name, value in found}
-    most = app.config["MAX_CONTENT_LENGTH"]
-    if len(sent) < len(found) or len(body) > most or sent.keys() & UNUSUAL:
-        return None
-    if not is_let_in(sent.get(b"x-api-key") or bearer(sent.get(b"authorization", ""))):
-        return None
-    try:
-        if path == "/predict":
-            reply = predict_at_once(body, sent.get(b"content-type", ""))
-        elif path == INFER_PATH:
-            with app.app_context():
-                reply = protocols.infer_at_once(body)
-        else:
-            return None
-    except (HTTPException, ImageError, OverloadedError):
-        return None  # a route will say so
-    if reply is None:
-        return None
-    request_id = request_id_of(sent.get(b"x-request-id", ""))
-    asked = Asked(request_id, "POST", reply.route, started)
-    account(asked, reply.status, reply.pictures, reply.outcomes)
-    own = f"Content-Length: {len(reply.text)}\r\nX-Request-ID: {request_id}\r\n"
-    date = f"Date: {http_date()}\r\n\r\n"
-    return head_of(reply.status) + f"{own}{date}".encode() + reply.text
-
-
-def predict_at_once(body: bytes, kind: str) -> Reply | None:
-    """Answer a body of this Content-Type as `predict` does, if it is one small PNG."""
-    picture = one_small_png(body, kind)
-    if picture is None:
-        return None
-    [outcome] = classify([picture])
-    if isinstance(outcome, ImageError):
-        return None
-    document = document_of([answer(outcome)], model(), is_batch=False)
-    status = document.get("status", HTTPStatus.OK)
-    text = to_json(document).encode()
-    return Reply("/predict", status, text, [picture], [outcome])
-
-
-@cache
-def head_of(status: int) -> bytes:
-    """Write the head of an answer, as Flask would, but for what differs each time."""
-    with app.test_request_context():
-        kind = "application/json" if status == HTTPStatus.OK else PROBLEM
-        response = respond({}, status, kind)
-        del response.headers["Content-Length"]
-        finish(response)
-        lines = str(response.headers).removesuffix("\r\n")
-        named = f"Server: gunicorn\r\nConnection: keep-alive\r\n{lines}"
-        return f"HTTP/1.1 {response.status}\r\n{named}".encode()
-
-
-def turn_away_unread(path: str, status: int) -> bytes:
-    """Write a whole HTTP answer for a POST that was not read, and count it.
-
-    For a server that finds the line full (503), or a client too slow (408). To turn
-    away before the body has come is several times cheaper, and leaves the processor to
-    those who wait.
-    """
-    observe.count_unread(status)
-    named = f"X-Request-ID: {secrets.token_hex(16)}\r\n\r\n"
-    protocol = next((p for p in ("/v2/", "/api/") if path.startswith(p)), "/")
-    head, body = refusal(protocol, status)
-    return head + named.encode() + body
-
-
-@cache
-def refusal(path: str, status: int) -> tuple[bytes, bytes]:
-    """Write head and body of what anybody is told whose request was not read."""
-    with app.test_request_context(path):
-        if status == HTTPStatus.REQUEST_TIMEOUT:
-            response = refuse(RequestTimeout(settings.TOO_LATE))
-            response.headers["Connection"] = "close"
-        else:
-            response = turn_away(OverloadedError(FULL))
-        finish(response)
-        head = f"HTTP/1.1 {response.status}\r\n{response.headers}".removesuffix("\r\n")
-        return head.encode(), response.get_data()
 
 
 @app.errorhandler(HTTPException)
@@ -504,11 +406,6 @@ def parse_options() -> argparse.Namespace:
 
 
 app.extensions |= {"classifier": classifier, "classify": classify}
-app.extensions |= {"line": network}
-app.extensions |= {
-    "answer_at_once": answer_at_once,
-    "turn_away_unread": turn_away_unread,
-}
 app.register_blueprint(openapi)
 app.register_blueprint(protocols.v2)
 app.register_blueprint(protocols.seldon)

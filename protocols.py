@@ -9,6 +9,7 @@ Errors are raised as everywhere, and `refuse` words them as the protocol wants.
 """
 
 import math
+import socket
 import struct
 from collections.abc import Callable
 from http import HTTPStatus
@@ -167,8 +168,8 @@ def say(
     return answer, b"".join(chunk for _, chunk in written)
 
 
-def infer_at_once(body: bytes) -> Reply | None:
-    """Answer a request of pixels in JSON, for `predict.answer_at_once`; no other."""
+def infer_at_once(body: bytes, client: socket.socket | None) -> Reply | None:
+    """Answer a request of pixels in JSON, for `shortcut.py`; no other."""
     if b"pixels" not in body:  # pictures may take long to decode
         return None
     message = parse(InferenceRequest, body)
@@ -176,7 +177,7 @@ def infer_at_once(body: bytes) -> Reply | None:
     pictures = read_input(message, b"")
     if any(wanted.values()) or any(isinstance(one, bytes) for one in pictures):
         return None
-    predictions = classify(pictures)
+    predictions = classify(pictures, client)
     answer, _ = say(message, wanted, predictions)
     text = to_text(answer) + b"\n"
     return Reply(INFER, HTTPStatus.OK, text, pictures, [*predictions])
@@ -376,10 +377,13 @@ def check_shape(
         raise TooLargeError(TOO_MANY)
 
 
-def classify(pictures: list[Picture]) -> list[Prediction]:
+def classify(
+    pictures: list[Picture], client: socket.socket | None = None
+) -> list[Prediction]:
     """Classify all in one pass. Raises the `ImageError` of the first bad one."""
     predictions = []
-    for index, outcome in enumerate(current_app.extensions["classify"](pictures)):
+    outcomes = current_app.extensions["classify"](pictures, client=client)
+    for index, outcome in enumerate(outcomes):
         if isinstance(outcome, ImageError):
             raise type(outcome)(f"image[{index}]: {outcome}")
         predictions.append(outcome)

@@ -21,7 +21,7 @@ from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import ThreadWorker
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from connection import (
     HEAD_BYTES,
@@ -33,7 +33,6 @@ from connection import (
     read_head,
     skip_rest,
 )
-from line import Line
 
 LINGER_SECONDS = 2  # with a client that has its answer and is still sending
 YIELD_SECONDS = 0.0005  # before a busy worker reaches for a new connection
@@ -51,14 +50,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     """
 
     def load_wsgi(self) -> None:
-        """Load the application, and learn what it says without being asked."""
+        """Load the application, and the way past it."""
         super().load_wsgi()
-        known = self.wsgi.extensions
-        self.line: Line = known["line"]
-        self.answer_at_once: Callable[[str, bytes, bytes], bytes | None] = known[
-            "answer_at_once"
-        ]
-        self.turn_away: Callable[[str, int], bytes] = known["turn_away_unread"]
+        # not before the fork, for this builds the network
+        import predict  # noqa: PLC0415
+        import shortcut  # noqa: PLC0415
+
+        self.line = predict.network
+        self.answer_at_once = shortcut.answer_at_once
+        self.turn_away = shortcut.turn_away_unread
         self.coming: dict[Connection, None] = {}  # in the order of their deadlines
         self.answered = 0  # in this round of the main thread
         self.is_plain = self.cfg.keepalive and not (
@@ -131,30 +131,40 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def answer_or_hand_over(self, conn: Connection, head: Head) -> None:
         """Answer a request that is complete, here if that is quickly done."""
-        if not (self.may_answer(head) and self.answer_here(conn, head)):
+        if head.method != "POST" or not self.may_answer():
             self.hand_over(conn)
+            return
+        quick = head.end <= QUICK and self.line.is_free()
+        answer = self.ask(conn, head) if quick else None
+        if answer is not None:
+            self.answered += 1
+            self.nr += 1
+            self.finish(conn, head, answer)
+        else:
+            self.hand_over(conn, head)
 
-    def may_answer(self, head: Head) -> bool:
-        """Tell whether the main thread might answer a request itself."""
-        is_small = head.method == "POST" and head.end <= QUICK
+    def may_answer(self) -> bool:
+        """Tell whether a request may be answered without gunicorn."""
         is_last = not self.alive or self.nr + 1 >= self.max_requests
-        return bool(is_small and self.is_plain and not is_last and self.line.is_free())
+        return bool(self.is_plain and not is_last)
 
-    def answer_here(self, conn: Connection, head: Head) -> bool:
-        """Answer a request, without gunicorn's parser, if the application is quick."""
+    def ask(self, conn: Connection, head: Head, *, wait: bool = False) -> bytes | None:
+        """Ask the application for a whole answer, without gunicorn's parser.
+
+        In a thread it may wait and take long. Raises `ClientDisconnected`.
+        """
         client = conn.sock
-        body = bytes(client.ahead[head.start : head.end])
+        with memoryview(client.ahead) as ahead:
+            body = bytes(ahead[head.start : head.end])
         try:
-            answer = self.answer_at_once(head.path, head.fields, body)
-        except Exception:  # this thread must live; Flask will meet it again
+            return self.answer_at_once(
+                head.path, head.fields, body, client if wait else None
+            )
+        except ClientDisconnected:
+            raise
+        except Exception:  # Flask will meet it again, and knows what to say
             self.log.exception("a request is handed over")
-            return False
-        if answer is None:
-            return False
-        self.answered += 1
-        self.nr += 1
-        self.finish(conn, head, answer)
-        return True
+            return None
 
     def refuse(self, conn: Connection, head: Head) -> None:
         """Answer a 503, without gunicorn's parser: a quarter of the work."""
@@ -190,9 +200,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         conn.set_timeout()
         self.keepalived_conns.append(conn)
 
-    def hand_over(self, conn: Connection) -> None:
-        """Leave a request to a thread."""
+    def hand_over(self, conn: Connection, head: Head | None = None) -> None:
+        """Leave a request to a thread, with its head if it may do without gunicorn."""
         self.unwatch(conn)
+        conn.head = head
         self.enqueue_req(conn)
 
     def drop(self, conn: Connection) -> None:
@@ -252,6 +263,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle(self, conn: Connection) -> object:
         """Answer a request, and the next ones that have come with it."""
+        conn.init()
         again = self.handle_one(conn)
         while again is True and conn.has_more():
             again = self.handle_one(conn)
@@ -261,15 +273,26 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_one(self, conn: Connection) -> object:
         """Answer a request, which has its own time to arrive."""
+        head, conn.head = conn.head, None
         try:
-            again = super().handle(conn)
+            again = (head and self.answer_whole(conn, head)) or super().handle(conn)
             conn.sock.flush()
-        except OSError:
+        except (OSError, ClientDisconnected):
             return False
         else:
             return again
         finally:
             conn.sock.begin()
+
+    def answer_whole(self, conn: Connection, head: Head) -> bool:
+        """Answer a request that is complete; tell if that was done."""
+        answer = self.ask(conn, head, wait=True)
+        if answer is None:
+            return False
+        self.nr += 1
+        conn.sock.have_done(head.end)
+        conn.sock.sendall(answer)
+        return True
 
     def handle_request(self, req: Request, conn: Connection) -> bool:
         """Answer, at once if there is too much to do; then read the rest of the body.

@@ -5,24 +5,18 @@ import io
 import json
 import logging
 import re
-from collections import Counter
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime as parse_date
 from typing import Any
 
 import numpy as np
 import pytest
-import requests
 from conftest import Encode, Samples
 from flask.testing import FlaskClient
 from PIL import Image
-from prometheus_client import REGISTRY
 
 import predict
 from classifier import Classifier
 from images import to_pixels
-from pictures import one_small_png
 
 FASHION = ["ankle-boot", "bag", "dress", "sandal", "sneaker", "trouser"]
 
@@ -409,148 +403,3 @@ def test_another_value_of_explain_is_refused(
     response = client.post(f"/predict?explain={text}", data=boot)
     assert (response.status_code, response.get_json()["code"]) == (400, "bad_request")
     assert "explain must be true or false" in response.get_json()["detail"]
-
-
-def form(*parts: bytes) -> tuple[str, bytes]:
-    """Content-Type and body of a form with these files."""
-    files = [("image", ("picture.png", part, "image/png")) for part in parts]
-    request = requests.Request("POST", "http://x", files=files).prepare()
-    assert isinstance(request.body, bytes)
-    return request.headers["Content-Type"], request.body
-
-
-def test_one_small_png_is_found(boot: bytes, encode: Encode) -> None:
-    kind, body = form(boot)
-    assert one_small_png(boot, "") == boot
-    assert one_small_png(boot, "application/json") == boot
-    assert one_small_png(body, kind) == boot
-    assert one_small_png(json.dumps({"image": as_json(boot)}).encode(), "") == boot
-    assert one_small_png(body.removesuffix(b"\r\n"), kind) == boot
-
-
-def test_all_else_is_left_to_flask(boot: bytes, encode: Encode) -> None:
-    """Else a form of two would be answered as one, a bomb by the main thread."""
-    large = encode(np.zeros((2000, 2000), np.uint8), "PNG")
-    kind, body = form(boot)
-    for other in (
-        (b"", ""),
-        (b"text", ""),
-        (large, ""),
-        (b"x" + boot, ""),
-        (boot, kind),
-        (boot, "multipart/form-data"),
-        (boot, "Multipart/Form-Data;boundary=x"),
-        (b'{"image": "%s", "more": 1}' % base64.b64encode(boot), ""),
-        (b'{"image": "%s"}' % base64.b64encode(large), ""),
-        (b'{"image": "A"}', ""),
-        (body, ""),
-        (body, kind + "x"),
-        (body, f"{kind}; charset=utf-8"),
-        (body.replace(b"filename", b"file"), kind),
-        (body + b"more", kind),
-        form(large)[::-1],
-        form(boot, large)[::-1],
-        form(boot, boot)[::-1],
-    ):
-        assert one_small_png(*other) is None, other
-
-
-def counts() -> Counter[str]:
-    """All that has been counted so far."""
-    return Counter(
-        {
-            f"{sample.name} {sample.labels}": int(sample.value)
-            for metric in REGISTRY.collect()
-            for sample in metric.samples
-            if sample.name.startswith("fashion")
-            and sample.name.endswith(("_total", "_count"))
-        }
-    )
-
-
-@pytest.mark.parametrize("key", [None, "right"])
-@pytest.mark.parametrize("what", ["boot", "noise", "form", "base64", "V2"])
-def test_at_once_is_as_by_flask(  # noqa: PLR0917 - fixtures
-    client: FlaskClient,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    boot: bytes,
-    encode: Encode,
-    what: str,
-    key: str | None,
-) -> None:
-    """Status, headers, body, log line and counts."""
-    monkeypatch.setitem(predict.app.config, "API_KEY", key and [key.encode()])
-    noise = np.random.default_rng(1).integers(0, 256, (28, 28), np.uint8)
-    tensor = {"name": "pixels", "datatype": "UINT8", "shape": [1, 784]}
-    data = {"data": to_pixels(boot).ravel().tolist()}
-    kind, body = {
-        "boot": ("image/png", boot),
-        "noise": ("image/png", encode(noise, "PNG")),
-        "form": form(boot),
-        "base64": ("text/plain", json.dumps({"image": as_json(boot)}).encode()),
-        "V2": ("text/plain", json.dumps({"inputs": [tensor | data]}).encode()),
-    }[what]
-    path = "/v2/models/fashion/infer" if what == "V2" else "/predict"
-    sent = {
-        "Content-Type": kind,
-        "X-Request-ID": "me",
-        "Authorization": f"Bearer {key}",
-    }
-    fields = "".join(f"{name}: {value}\r\n" for name, value in sent.items()).encode()
-
-    def told() -> tuple[dict[str, Any], Counter[str]]:
-        line = json.loads(capsys.readouterr().out)
-        del line["time"], line["milliseconds"]
-        return line, counts()
-
-    before = counts()
-    response = client.post(path, data=body, headers=sent)
-    by_flask, after = told()
-    at_once = predict.answer_at_once(path, fields, body)
-    by_itself, then = told()
-    assert at_once is not None
-    head, _, text = at_once.partition(b"\r\n\r\n")
-    status, *lines = head.decode().split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines)
-    assert headers.pop("Server") == "gunicorn"
-    assert headers.pop("Connection") == "keep-alive"
-    assert abs(parse_date(headers.pop("Date")) - datetime.now(UTC)).seconds < 5
-    assert status == f"HTTP/1.1 {response.status}"
-    assert headers == dict(response.headers)
-    assert text == response.data
-    assert by_itself == by_flask
-    assert then - after == after - before
-    assert after - before
-
-
-def test_at_once_there_is_no_way_round_a_key(
-    monkeypatch: pytest.MonkeyPatch, boot: bytes
-) -> None:
-    monkeypatch.setitem(predict.app.config, "API_KEY", [b"right"])
-    for fields in (
-        b"",
-        b"X-API-Key: wrong\r\n",
-        b"X-API-Key: wrong\r\nX-API-Key: right\r\n",
-        b"Authorization: Basic right\r\n",
-    ):
-        assert predict.answer_at_once("/predict", fields, boot) is None
-    assert predict.answer_at_once("/predict", b"X-API-Key: right\r\n", boot)
-    monkeypatch.setitem(predict.app.config, "MAX_CONTENT_LENGTH", 100)
-    assert predict.answer_at_once("/predict", b"X-API-Key: right\r\n", boot) is None
-
-
-def test_at_once_little_is_served(boot: bytes) -> None:
-    """The V2 route looks for pixels, and takes no picture."""
-    image = {
-        "name": "image",
-        "datatype": "BYTES",
-        "shape": [1],
-        "data": [as_json(boot)],
-    }
-    for body in (boot, json.dumps({"inputs": [image], "id": "pixels"}).encode()):
-        for path in ("/predict?explain=true", "/predict/", "/v2/models/fashion/infer"):
-            assert predict.answer_at_once(path, b"", body) is None
-    encoded = b"Content-Encoding: gzip\r\n"
-    assert predict.answer_at_once("/predict", encoded, boot) is None
-    assert predict.answer_at_once("/predict", b"", boot[:-20] + bytes(20)) is None

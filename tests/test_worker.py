@@ -46,17 +46,17 @@ def hear(connection: Connection) -> bytes:
 
 
 def hear_one(connection: Connection) -> tuple[int, dict[str, str], bytes]:
-    """Read one answer: its status, headers and body."""
+    """Read one answer, and nothing behind it: its status, headers and body."""
     heard = b""
-    while b"\r\n\r\n" not in heard:
-        piece = connection.recv(65536)
+    while not heard.endswith(b"\r\n\r\n"):
+        piece = connection.recv(1)
         assert piece, heard
         heard += piece
-    head, _, body = heard.partition(b"\r\n\r\n")
-    first, *lines = head.decode().split("\r\n")
+    first, *lines = heard.decode().rstrip().split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines)
-    while len(body) < int(headers["content-length"]):
-        body += connection.recv(65536)
+    size, body = int(headers["content-length"]), b""
+    while len(body) < size:
+        body += connection.recv(size - len(body))
     return int(first.split()[1]), headers, body
 
 
@@ -348,6 +348,20 @@ def test_a_request_is_answered_when_it_is_complete(single: Server, boot: bytes) 
         sender.sendall(request + ask("/predict", b"none") + request)
         statuses = [hear_one(sender)[0] for _ in range(3)]
     assert statuses == [200, 415, 200]
+
+
+def test_a_request_may_begin_behind_another(single: Server, boot: bytes) -> None:
+    """And come to its end later, wherever it is cut."""
+    ping = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
+    for one in (ping, ask("/predict", boot), ask("/predict", b"none")):
+        both = one + ask("/predict", boot)
+        for cut in (len(one) + 1, len(one) + 30, len(both) - 1):
+            with connect(single) as sender:
+                sender.sendall(both[:cut])
+                time.sleep(0.05)
+                sender.sendall(both[cut:])
+                assert hear_one(sender)[0] in (200, 415)
+                assert hear_one(sender)[0] == 200
 
 
 def test_a_head_that_gunicorn_would_refuse_is_left_to_it(
