@@ -10,6 +10,7 @@ import base64
 import binascii
 import io
 import re
+from contextlib import suppress
 from typing import Annotated, Any
 
 import numpy as np
@@ -174,13 +175,21 @@ def from_base64(text: object) -> Picture:
         return ImageError(f"the picture is not base64: {error}")
 
 
-def to_array(values: list[Any]) -> NDArray[np.object_]:
-    """Hold nested lists as an array; uneven rows stay lists inside of it."""
+def to_array(values: list[Any]) -> NDArray[Any]:
+    """Hold lists as an array: of bytes if they are that, else of objects.
+
+    Uneven rows stay lists inside of it.
+    """
+    if set(map(type, values)) == {int}:
+        with suppress(ValueError):  # beyond 0..255
+            return np.frombuffer(bytes(values), np.uint8)
     return np.array(values, dtype=object)  # other types copy strings at length
 
 
 def from_numbers(numbers: NDArray[Any]) -> Pixels:
     """Round numbers from 0 to 255: uint8 of the same shape. Raises `BadRequest`."""
+    if numbers.dtype == np.uint8:
+        return numbers
     complaint = BadRequest("pixels must be numbers from 0 to 255")
     if numbers.dtype == object and not set(map(type, numbers.flat)) <= {int, float}:
         raise complaint
