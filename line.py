@@ -32,7 +32,7 @@ class Bounds(NamedTuple):
 
 
 BURST = Bounds(0.1, 18, 128)  # ordinarily
-STRAIN = Bounds(0.035, 3, 128)  # when the line was full a moment ago
+STRAIN = Bounds(0.02, 3, 128)  # when the line was full a moment ago
 STRAIN_SECONDS = 1.0
 COMING_SECONDS = 0.05  # in which a request that is let in gets to the line, or is slow
 

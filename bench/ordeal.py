@@ -44,7 +44,9 @@ KILL_EVERY, RELOAD_EVERY = 2, 5  # seconds
 SLOW_CONNECTIONS = 500
 PACE = 50  # requests a second, of those who ask beside them
 OVERLOAD, OVERLOAD_SECONDS = 4, 20  # times the capacity
+MOST_OPEN = 800  # connections; a worker takes 900
 QUIET_SECONDS = 5
+LATE_SECONDS = 0.02  # that a request may be asked after its time
 PHOTO = (900, 1200)
 PHOTOS = 24  # different ones
 GRAIN = 6  # levels, standard deviation
@@ -194,15 +196,20 @@ def drive(sent: list[bytes], seconds: float, connections: int) -> list[Answer]:
 
 
 def drive_at(sent: list[bytes], seconds: float, rate: float) -> list[Answer]:
-    """Ask so often a second, whatever the answers; time each from when it was due."""
+    """Ask so often a second, whatever the answers; time each from when it was due.
+
+    What cannot be asked when it is due, or soon after, is not asked at all: the
+    connections and this process have their bounds.
+    """
     load = Load(sent)
     due = started = time.perf_counter()
-    while due < started + seconds or load.under_way:
-        now = time.perf_counter()
-        while due <= now and due < started + seconds:
+    end = started + seconds
+    while (now := time.perf_counter()) < end or load.under_way:
+        while due <= now < end and load.under_way < MOST_OPEN:
             load.ask(due)
             due += 1 / rate
-        load.go_on(max(0.0, due - now) if due < started + seconds else 0.05)
+        due = max(due, now - LATE_SECONDS)
+        load.go_on(min(0.05, max(0.0, due - now)) if now < end else 0.05)
     return load.answers
 
 
@@ -376,7 +383,9 @@ def overload() -> None:
         print(
             f"{name}, {size:.0f} kB: {rates[0]:.0f}/s with {CONNECTIONS} connections,"
         )
-        print(f"  {rates[1]:.0f}/s after; at {rate:.0f}/s for {OVERLOAD_SECONDS} s:")
+        asked = len(answers) / OVERLOAD_SECONDS
+        print(f"  {rates[1]:.0f}/s after; at {rate:.0f}/s for {OVERLOAD_SECONDS} s,")
+        print(f"  of which the generator came to {asked:.0f}/s:")
         print(f"  {count(answers)}; every worker lives: {survived}")
         print(f"  served {kept:.0f}/s, {kept / statistics.mean(rates):.0%} of capacity")
         print(f"  p99 of those {p99(good):.1f} ms, quiet {p99(quiet):.1f} ms:", end="")
