@@ -28,7 +28,7 @@ MAX_RECEIVED = (
 )  # bytes of all requests under way; small ones may exceed it
 TOO_MUCH = "too much is being sent to the service; try again in a moment"
 PIECE = 256 * 1024  # bytes
-WASTE = bytearray(PIECE)  # of the main thread: what nobody wants
+COME = memoryview(bytearray(PIECE))  # what the main thread has just received
 PIECES = 4  # that it takes at a time
 
 # the head of a request that is easily told from all others, and what makes it less easy
@@ -103,14 +103,14 @@ class TimedSocket(socket.socket):
     def take_in(self, most: int) -> bool:
         """Collect what has come; tell whether the client is still there."""
         try:
-            data = super().recv(most)
+            size = self.recv_into(COME[:most])
         except BlockingIOError:
             return True
         except OSError:
             return False
-        self.ahead += data
-        self._count(data)
-        return bool(data)
+        self.ahead += COME[:size]
+        self._count(size)
+        return bool(size)
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Return what was collected, else receive what has come, or wait for it.
@@ -129,7 +129,7 @@ class TimedSocket(socket.socket):
                 break
             except BlockingIOError:
                 self._wait_for_more()
-        self._count(data)
+        self._count(len(data))
         if self.is_too_much:
             raise self._give_up(ServiceUnavailable(TOO_MUCH, retry_after=1))
         return data
@@ -157,7 +157,7 @@ class TimedSocket(socket.socket):
         """Take what has come of an unwanted request; tell if nothing is amiss."""
         try:
             for _ in range(PIECES):
-                come = self.recv_into(WASTE, min(self.unwanted, PIECE))
+                come = self.recv_into(COME, min(self.unwanted, PIECE))
                 self.unwanted -= come
                 if not come or not self.unwanted:
                     return bool(come)
@@ -193,11 +193,11 @@ class TimedSocket(socket.socket):
         self.request, self.received, self.is_too_much = None, rest, False
         self.deadline = time.monotonic() + REQUEST_SECONDS if rest else None
 
-    def _count(self, data: bytes) -> None:
+    def _count(self, size: int) -> None:
         if self.deadline is None:
             self.deadline = time.monotonic() + REQUEST_SECONDS
-        self.received += len(data)
-        self.is_too_much = not received.add(len(data)) and self.received > PIECE
+        self.received += size
+        self.is_too_much = not received.add(size) and self.received > PIECE
 
     def _drop(self, count: int) -> int:
         """Throw away so much of what was collected, if it is that much."""
