@@ -36,11 +36,15 @@ PLAIN = re.compile(
     rb"(GET|POST) (/[!-~]*) HTTP/1\.1\r\n((?:[!#$%&'*+.^_`|~\w-]+:[ -~]*\r\n)+)\r\n"
 )
 UNPLAIN = re.compile(
-    rb"^(?:transfer-encoding|expect|upgrade|connection(?!: *keep-alive *\r$)):",
+    rb"^(?:transfer-encoding|expect|upgrade|x-forwarded-ssl|x-forwarded-protocol"
+    rb"|connection(?!: *keep-alive *\r$)):",
     re.IGNORECASE | re.MULTILINE,
 )
-LENGTH = re.compile(rb"^content-length: *(\d{1,8})\r$", re.I | re.M)
-HEAD_BYTES = 16 * 1024  # a plain head is shorter
+HOST = re.compile(rb"^host:", re.IGNORECASE | re.MULTILINE)
+LENGTH = re.compile(rb"^content-length:(.*)\r$", re.IGNORECASE | re.MULTILINE)
+DIGITS = re.compile(rb" *(\d{1,8})")
+HEAD_BYTES = 8 * 1024  # a plain head is no longer, nor one of its lines; and it has
+MOST_FIELDS = 100  # as gunicorn
 
 
 class UnplainError(ValueError):
@@ -236,6 +240,7 @@ class Connection(TConn):  # type: ignore[misc]
 
     sock: TimedSocket
     head: Head | None = None  # of a request that has come whole
+    is_let_in = False  # to the line for the network
 
     def close(self, graceful: bool = False) -> None:
         """Close at once."""
@@ -261,7 +266,15 @@ def read_head(data: bytes | bytearray) -> Head | None:
         return None
     method, path, fields = found.groups()
     lengths = LENGTH.findall(fields)
-    if UNPLAIN.search(fields) or len(lengths) != (method == b"POST"):
+    digits = [DIGITS.fullmatch(length) for length in lengths]
+    if (
+        found.end() > HEAD_BYTES
+        or fields.count(b"\n") > MOST_FIELDS
+        or len(HOST.findall(fields)) != 1
+        or UNPLAIN.search(fields)
+        or len(lengths) != (method == b"POST")
+        or not all(digits)
+    ):
         raise UnplainError
     size = int(lengths[0]) if lengths else 0
     start = found.end()

@@ -62,7 +62,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.coming: dict[Connection, None] = {}  # in the order of their deadlines
         self.answered = 0  # in this round of the main thread
         self.is_plain = self.cfg.keepalive and not (
-            self.cfg.accesslog or self.cfg.statsd_host  # which gunicorn itself serves
+            self.log.access_log_enabled or self.cfg.statsd_host  # gunicorn's own work
         )
 
     @classmethod
@@ -144,9 +144,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self.hand_over(conn, head)
 
     def may_answer(self) -> bool:
-        """Tell whether a request may be answered without gunicorn."""
+        """Tell whether a request may be answered without gunicorn, and kept open."""
         is_last = not self.alive or self.nr + 1 >= self.max_requests
-        return bool(self.is_plain and not is_last)
+        is_crowded = len(self.keepalived_conns) >= self.max_keepalived
+        return bool(self.is_plain and not is_last and not is_crowded)
 
     def ask(self, conn: Connection, head: Head, *, wait: bool = False) -> bytes | None:
         """Ask the application for a whole answer, without gunicorn's parser.
@@ -282,11 +283,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         else:
             return again
         finally:
+            conn.is_let_in = False
             conn.sock.begin()
 
     def answer_whole(self, conn: Connection, head: Head) -> bool:
         """Answer a request that is complete; tell if that was done."""
-        answer = self.ask(conn, head, wait=True)
+        conn.is_let_in = self.line.lets_in()
+        if conn.is_let_in:
+            answer = self.ask(conn, head, wait=True)
+        else:
+            answer = self.turn_away(head.path, UNAVAILABLE)
         if answer is None:
             return False
         self.nr += 1
@@ -300,7 +306,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         The next request lies behind it. gunicorn reads 64 kB of it, 1 kB at a time.
         """
         conn.sock.request = req
-        if req.method == "POST" and not self.line.lets_in():
+        if req.method == "POST" and not (conn.is_let_in or self.line.lets_in()):
             conn.sock.sendall(self.turn_away(req.path, UNAVAILABLE))
             again = self.alive and not req.should_close()
         else:

@@ -376,11 +376,47 @@ def test_a_head_that_gunicorn_would_refuse_is_left_to_it(
         f"{size}\r\n folded",
         f"{size}\r\nTransfer-Encoding: chunked",
         f"Content-Length: +{len(boot)}",
+        f"{size}\r\nContent-Length: {len(boot) + 35:09}",  # hides what comes behind
+        f"{size}\r\nContent-Length: 123456789",
+        f"{size}\r\nContent-Length: {len(boot)} ",
+        f"{size}\r\nContent-Length:",
+        f"Content-Length: +1\r\n{size}",
+        f"{size}\r\nContent-Length: 5, 6",
+        f"{size}\r\nHost: y",
     ):
         head = f"POST /predict HTTP/1.1\r\nHost: x\r\n{line}\r\n\r\n"
         with connect(single) as sender:
             sender.sendall(head.encode() + boot)
             assert hear(sender).split()[1] == b"400", line
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [f"X-{n}: y" for n in range(101)],
+        [f"X: {'y' * 9000}"],
+        [f"X-{n}: {'y' * 900}" for n in range(10)],
+        ["X-Forwarded-Ssl: on"],
+    ],
+)
+def test_a_head_out_of_the_ordinary_takes_the_long_way(lines: list[str]) -> None:
+    both = "\r\n".join(["Host: x", "Content-Length: 1", *lines])
+    with pytest.raises(room.UnplainError):
+        room.read_head(f"POST /predict HTTP/1.1\r\n{both}\r\n\r\nx".encode())
+
+
+def test_a_crowd_of_kept_connections_leaves_room_for_others(
+    tmp_path: Path, boot: bytes
+) -> None:
+    few = ["--worker-connections=6", "--threads=2"]
+    with (
+        serve([*GUNICORN, *few], tmp_path / "log", WEB_CONCURRENCY="1") as server,
+        ExitStack() as stack,
+    ):
+        for _ in range(8):
+            sender = stack.enter_context(connect(server))
+            sender.sendall(ask("/predict", boot))
+            assert hear_one(sender)[0] == 200
 
 
 def test_https_is_refused_in_one_line(tmp_path: Path) -> None:
