@@ -22,7 +22,6 @@ Outcome = Prediction | ImageError  # of one picture
 class Reply(NamedTuple):
     """What is answered to a request that needs no Flask."""
 
-    route: str
     status: int
     text: bytes
     pictures: list[Picture]

@@ -11,6 +11,8 @@ at once, for an early no is worth more than a late answer.
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import NamedTuple
 
@@ -21,6 +23,10 @@ PACE_SHARE = 0.1  # that the last turn has in the mean length of a turn
 
 class OverloadedError(Exception):
     """The line is full, or the wait was too long."""
+
+
+class BusyError(Exception):
+    """There is no turn without waiting."""
 
 
 class Bounds(NamedTuple):
@@ -103,6 +109,19 @@ class Line:
             self._give_up(turn)
         self._began = time.perf_counter()
         return turn is not None
+
+    @contextmanager
+    def at_once(self) -> Iterator[bool]:
+        """Take a turn without waiting. Raises `BusyError` if somebody has it."""
+        with self._mutex:
+            if self._is_taken:
+                raise BusyError
+            self._is_taken = True
+        self._began = time.perf_counter()
+        try:
+            yield False
+        finally:
+            self.__exit__(None, None, None)
 
     def _give_up(self, turn: threading.Lock) -> None:
         """Leave the line, unless the turn has come this very moment."""

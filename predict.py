@@ -190,16 +190,18 @@ def classify(
     *,
     explain: bool = False,
     client: socket.socket | None = None,
+    wait: bool = True,
 ) -> list[Outcome]:
     """Decode and classify all in one pass; a bad picture costs only itself.
 
     `client` is who asks, if that is no request of Flask's. Raises `TooLargeError` if
     the pictures are too many, `OverloadedError` if the network is asked for more than
-    it can do, `ClientDisconnected` if nobody waits for the answer any more.
+    it can do, `ClientDisconnected` if nobody waits for the answer any more, and without
+    `wait` `BusyError` if the network is busy.
     """
     if len(pictures) > MAX_PICTURES:
         raise TooLargeError(TOO_MANY)
-    with network as had_to_wait:
+    with network if wait else network.at_once() as had_to_wait:
         if had_to_wait and has_left(client):
             raise ClientDisconnected
         decoded = decode_in_time(pictures)

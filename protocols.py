@@ -177,10 +177,10 @@ def infer_at_once(body: bytes, client: socket.socket | None) -> Reply | None:
     pictures = read_input(message, b"")
     if any(wanted.values()) or any(isinstance(one, bytes) for one in pictures):
         return None
-    predictions = classify(pictures, client)
+    predictions = classify(pictures, client, wait=client is not None)
     answer, _ = say(message, wanted, predictions)
     text = to_text(answer) + b"\n"
-    return Reply(INFER, HTTPStatus.OK, text, pictures, [*predictions])
+    return Reply(HTTPStatus.OK, text, pictures, [*predictions])
 
 
 @seldon.post("/api/v1.0/predictions")
@@ -378,11 +378,11 @@ def check_shape(
 
 
 def classify(
-    pictures: list[Picture], client: socket.socket | None = None
+    pictures: list[Picture], client: socket.socket | None = None, *, wait: bool = True
 ) -> list[Prediction]:
     """Classify all in one pass. Raises the `ImageError` of the first bad one."""
     predictions = []
-    outcomes = current_app.extensions["classify"](pictures, client=client)
+    outcomes = current_app.extensions["classify"](pictures, client=client, wait=wait)
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, ImageError):
             raise type(outcome)(f"image[{index}]: {outcome}")

@@ -23,7 +23,7 @@ import protocols
 import settings
 from answers import Reply, answer, document_of, to_json
 from images import ImageError
-from line import FULL, OverloadedError
+from line import FULL, BusyError, OverloadedError
 from pictures import one_picture
 from predict import (
     PROBLEM,
@@ -49,6 +49,7 @@ FIELDS = re.compile(  # of a request's head, those that matter here
 )
 UNUSUAL = {b"content-encoding", b"inference-header-content-length"}
 INFER_PATH = protocols.INFER.replace("<name>", classifier.name)
+ROUTES = {INFER_PATH: protocols.INFER}  # whose path is not their name
 
 
 def answer_at_once(
@@ -67,19 +68,22 @@ def answer_at_once(
     token = sent.get(b"x-api-key") or bearer(sent.get(b"authorization", ""))
     if not is_plain or len(body) > app.config["MAX_CONTENT_LENGTH"]:
         return None
+    request_id = request_id_of(sent.get(b"x-request-id", ""))
+    asked = Asked(request_id, "POST", ROUTES.get(path, path), started)
     try:
         kind = sent.get(b"content-type", "")
         reply = reply_to(path, kind, body, client) if is_let_in(token) else None
     except ClientDisconnected:
+        account(asked, HTTPStatus.BAD_REQUEST, [], [])
         raise
-    except OverloadedError:
-        return turn_away_unread(path, HTTPStatus.SERVICE_UNAVAILABLE)
-    except (HTTPException, ImageError):
+    except OverloadedError as error:
+        status = HTTPStatus.SERVICE_UNAVAILABLE
+        account(asked, status, [], [])
+        return turned_away(path, status, str(error), request_id)
+    except (HTTPException, ImageError, BusyError):
         return None  # a route will say so
     if reply is None:
         return None
-    request_id = request_id_of(sent.get(b"x-request-id", ""))
-    asked = Asked(request_id, "POST", reply.route, started)
     account(asked, reply.status, reply.pictures, reply.outcomes)
     own = f"Content-Length: {len(reply.text)}\r\nX-Request-ID: {request_id}\r\n"
     date = f"Date: {http_date()}\r\n\r\n"
@@ -105,11 +109,11 @@ def predict_at_once(
     picture = one_picture(body, kind, small=client is None)
     if picture is None:
         return None
-    outcomes = classify([picture], client=client)
+    outcomes = classify([picture], client=client, wait=client is not None)
     document = document_of([answer(outcomes[0])], model(), is_batch=False)
     status = document.get("status", HTTPStatus.OK)
     text = to_json(document).encode()
-    return Reply("/predict", status, text, [picture], outcomes)
+    return Reply(status, text, [picture], outcomes)
 
 
 @cache
@@ -133,21 +137,27 @@ def turn_away_unread(path: str, status: int) -> bytes:
     those who wait.
     """
     observe.count_unread(status)
-    named = f"X-Request-ID: {secrets.token_hex(16)}\r\n\r\n"
+    is_late = status == HTTPStatus.REQUEST_TIMEOUT
+    detail = settings.TOO_LATE if is_late else FULL
+    return turned_away(path, status, detail, secrets.token_hex(16))
+
+
+def turned_away(path: str, status: int, detail: str, request_id: str) -> bytes:
+    """Write a whole 503 or 408 in the words of the protocol that a path belongs to."""
     protocol = next((p for p in ("/v2/", "/api/") if path.startswith(p)), "/")
-    head, body = refusal(protocol, status)
-    return head + named.encode() + body
+    head, body = refusal(protocol, status, detail)
+    return head + f"X-Request-ID: {request_id}\r\n\r\n".encode() + body
 
 
 @cache
-def refusal(path: str, status: int) -> tuple[bytes, bytes]:
-    """Write head and body of what anybody is told whose request was not read."""
+def refusal(path: str, status: int, detail: str) -> tuple[bytes, bytes]:
+    """Write head and body of a 503 or 408, but for what differs each time."""
     with app.test_request_context(path):
         if status == HTTPStatus.REQUEST_TIMEOUT:
-            response = refuse(RequestTimeout(settings.TOO_LATE))
+            response = refuse(RequestTimeout(detail))
             response.headers["Connection"] = "close"
         else:
-            response = turn_away(OverloadedError(FULL))
+            response = turn_away(OverloadedError(detail))
         finish(response)
         head = f"HTTP/1.1 {response.status}\r\n{response.headers}".removesuffix("\r\n")
         return head.encode(), response.get_data()

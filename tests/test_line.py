@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 import line as line_room
-from line import Bounds, Line, OverloadedError
+from line import Bounds, BusyError, Line, OverloadedError
 
 
 def begin(work: Callable[[], None]) -> threading.Thread:
@@ -146,3 +146,16 @@ def test_nobody_waits_longer_than_patience(monkeypatch: pytest.MonkeyPatch) -> N
     first.join()
     with line as had_to_wait:
         assert not had_to_wait  # the place was given up
+
+
+def test_a_turn_may_be_taken_at_once_or_not_at_all() -> None:
+    line = Line()
+    with line.at_once() as had_to_wait:
+        assert not had_to_wait
+        with pytest.raises(BusyError), line.at_once():
+            pass
+    with line, pytest.raises(BusyError), line.at_once():
+        pass
+    with line.at_once():
+        assert not line.is_free()
+    assert line.is_free()

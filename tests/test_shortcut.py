@@ -4,6 +4,7 @@ import base64
 import json
 import socket
 import time
+import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -78,16 +79,32 @@ def test_all_else_is_left_to_flask(boot: bytes, small: bool) -> None:
         (body, f"{kind}; charset=utf-8"),
         (body.replace(b"filename", b"file"), kind),
         (body + b"more", kind),
+        (body.replace(b'"image"', b'"ima\\"'), kind),
+        (body.replace(b"picture.png", b"picture\\"), kind),
+        (body.replace(b"IEND", b"\n" + body.partition(b"\r")[0]), kind),
+        (b'{\x0c"image": "%s"}' % encoded, ""),
+        (b'{"image":\x0b"%s"}' % encoded, ""),
         form(boot, boot)[::-1],
         form(boot, PHOTO)[::-1],
     ):
         assert one_picture(*other, small=small) is None, other
 
 
-def test_what_takes_long_is_not_for_the_main_thread(encode: Encode) -> None:
-    """It would keep all others waiting."""
+def chunk(kind: bytes, data: bytes) -> bytes:
+    check = zlib.crc32(kind + data).to_bytes(4, "big")
+    return len(data).to_bytes(4, "big") + kind + data + check
+
+
+def test_what_takes_long_is_not_for_the_main_thread(
+    boot: bytes, encode: Encode
+) -> None:
+    """It would keep all others waiting. A picture may hide how large it is."""
     large = encode(np.zeros((2000, 2000), np.uint8), "PNG")
-    for picture in (large, PHOTO):
+    start, rest = large[:8], large[8:]
+    hidden = start + chunk(b"tEXt", bytes(8)) + rest
+    twice = boot[:33] + rest
+    packed = boot[:33] + chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(10**6)))
+    for picture in (large, PHOTO, hidden, twice, packed + boot[33:]):
         encoded = b'{"image": "%s"}' % base64.b64encode(picture)
         for sent in ((picture, ""), form(picture)[::-1], (encoded, "")):
             assert one_picture(*sent, small=True) is None
@@ -200,6 +217,7 @@ def test_at_once_little_is_served(boot: bytes) -> None:
 
 
 def test_nothing_is_worked_out_for_a_client_who_has_left(boot: bytes) -> None:
+    """It is counted as by Flask."""
     ours, theirs = socket.socketpair()
     with closing(ours), ThreadPoolExecutor() as pool, ExitStack() as busy:
         busy.enter_context(predict.network)
@@ -210,17 +228,51 @@ def test_nothing_is_worked_out_for_a_client_who_has_left(boot: bytes) -> None:
         busy.close()
         with pytest.raises(ClientDisconnected):
             waiting.result(5)
-    assert counts() == before
+    told = counts() - before
+    assert sum(told.values()) == 2  # a request, and its time
+    [request] = [name for name in told if "requests_total" in name]
+    assert "'route': '/predict', 'status': '400'" in request
 
 
-def test_a_full_line_is_said_at_once(
-    monkeypatch: pytest.MonkeyPatch, boot: bytes
+def test_the_main_thread_waits_for_nobody(boot: bytes) -> None:
+    with predict.network:
+        started = time.monotonic()
+        assert answer_at_once("/predict", b"", boot) is None
+        assert time.monotonic() - started < 1
+    assert answer_at_once("/predict", b"", boot)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/v2/models/fashion/infer"])
+def test_who_waits_too_long_is_told_as_by_flask(
+    client: FlaskClient,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    boot: bytes,
+    path: str,
 ) -> None:
     def full(_: Line) -> bool:
-        raise OverloadedError
+        raise OverloadedError("waited 5 s for the network")
 
     monkeypatch.setattr(Line, "__enter__", full)
-    answer = answer_at_once("/predict", b"", boot)
-    assert answer
-    assert answer.startswith(b"HTTP/1.1 503 ")
-    assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "overloaded"
+    tensor = {"name": "pixels", "datatype": "UINT8", "shape": [1, 784]}
+    data = {"data": to_pixels(boot).ravel().tolist()}
+    infer = json.dumps({"inputs": [tensor | data]}).encode()
+    body = boot if path == "/predict" else infer
+    before = counts()
+    response = client.post(path, data=body, headers={"X-Request-ID": "me"})
+    after = counts()
+    with closing(socket.socket()) as waiting:
+        by_itself = answer_at_once(path, b"X-Request-ID: me\r\n", body, waiting)
+    assert by_itself
+    head, _, text = by_itself.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    assert status == f"HTTP/1.1 {response.status}" == "HTTP/1.1 503 SERVICE UNAVAILABLE"
+    assert dict(line.split(": ", 1) for line in lines) == dict(response.headers)
+    assert text == response.data
+    assert counts() - after == after - before
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert {**first, "time": 0, "milliseconds": 0} == {
+        **second,
+        "time": 0,
+        "milliseconds": 0,
+    }
