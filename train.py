@@ -6,7 +6,6 @@
     python train.py --photos DIR       photos too: DIR/dress/1.jpg, DIR/shoes/2.jpg
     python train.py --outliers DIR     pictures that are none of the classes, too
     python train.py --start model.bin  fine-tune a model, on photos of your own, say
-    python train.py --teachers A B     learn what other models say of the pictures, too
     python train.py --resume           go on after Ctrl-C, from the last whole epoch
 
 5,000 of the 60,000 training pictures, and a fifth of the photos, are set aside for
@@ -19,7 +18,6 @@ import io
 import math
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Never, cast
 
@@ -35,7 +33,6 @@ from model import FashionCNN
 from outliers import make_outliers
 from release import Facts, choose, release, report
 from scenes import see_garments, see_strangers
-from teacher import Teacher
 
 # what an epoch shows: all garments once, and as a share of their number
 SCENE_SHARE = 0.14  # garments in drawn photos
@@ -56,7 +53,6 @@ FINE_TUNING_RATE = 1e-3  # likewise, of a network that is trained already
 WARMUP_SHARE = 0.2  # of the steps
 WEIGHT_DECAY = 0.05
 LABEL_SMOOTHING = 0.1
-TAUGHT_SHARE = 0.8  # of the loss, where a teacher has answered
 AVERAGE_EVERY = 4  # steps
 AVERAGE_SHARE = 0.03  # of the run: how far the weights' moving average looks back
 BAR_EVERY = 20  # steps, between two looks at the loss
@@ -76,7 +72,6 @@ RECORDED = (  # settings that `model.json` tells
     "WARMUP_SHARE",
     "WEIGHT_DECAY",
     "LABEL_SMOOTHING",
-    "TAUGHT_SHARE",
     "AVERAGE_EVERY",
     "AVERAGE_SHARE",
 )
@@ -90,13 +85,11 @@ class Run(NamedTuple):
     epochs: int
     seed: int
     start: Facts | None = None  # of a `model.bin`, as `torch.load` finds it
-    teachers: Sequence[Teacher] = ()
 
     def facts(self) -> Facts:
         """Tell the same in numbers and names."""
         start = self.start["version"] if self.start else "nothing"
-        teachers = [teacher.version for teacher in self.teachers]
-        return self._asdict() | {"start": start, "teachers": teachers}
+        return self._asdict() | {"start": start}
 
 
 class Scenes(NamedTuple):
@@ -104,14 +97,6 @@ class Scenes(NamedTuple):
 
     garments: Split
     strangers: Tensor  # uint8 [N, 28, 28]
-
-
-class Shown(NamedTuple):
-    """What one epoch shows, and what is to be said of it."""
-
-    pixels: Tensor  # uint8 [N, 28, 28]
-    targets: Tensor  # bool [N, classes + 1]
-    answers: Tensor  # of a teacher, float32 [N, classes + 1]; zeros where there is none
 
 
 class Parts(NamedTuple):
@@ -172,7 +157,7 @@ def train(
 
     Returns the averaged network and the seconds of all sittings together.
     """
-    epochs, seed, start, teachers = run
+    epochs, seed, start = run
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scenes = draw_scenes(data.train, epochs, seed)
     views = [photo_views(epoch / epochs) for epoch in range(epochs)]
@@ -187,13 +172,7 @@ def train(
             pixels, targets = mix(data, scenes, views[epoch], random)
             erasing = epoch < (1 - CLEAN_SHARE) * epochs
             pixels = augment(pixels, random, erasing)
-            answers = torch.zeros(targets.shape)
-            if teachers:  # each epoch another: on the whole, they count the same
-                garments = pixels[: len(data.train.labels)]
-                teacher = teachers[epoch % len(teachers)]
-                answers[: len(garments)] = teacher.answer(garments)
-            shown = Shown(pixels, targets, answers)
-            loss = train_epoch(parts, shown, random, bar)
+            loss = train_epoch(parts, pixels, targets, random, bar)
             figures = ", ".join(
                 f"{share:.2%} {name}"
                 for name, share in choose(parts.average.module, data).items()
@@ -278,10 +257,9 @@ def draw(views: Tensor, count: int, random: Generator) -> Tensor:
 
 
 def train_epoch(
-    parts: Parts, shown: Shown, random: Generator, bar: "tqdm[Never]"
+    parts: Parts, pixels: Tensor, targets: Tensor, random: Generator, bar: "tqdm[Never]"
 ) -> float:
     """Show the network every picture once; return the mean loss."""
-    pixels, targets, answers = shown
     device = next(parts.network.parameters()).device
     parts.network.train()
     total = torch.zeros((), device=device)
@@ -293,8 +271,7 @@ def train_epoch(
         batch = order[(step - 1) * BATCH_SIZE : step * BATCH_SIZE]
         with torch.autocast(device.type, torch.bfloat16, has_bfloat16(device)):
             logits = parts.network(pixels[batch].to(device))
-        said = targets[batch].to(device), answers[batch].to(device)
-        loss = loss_of(logits.float(), *said)
+        loss = loss_of(logits.float(), targets[batch].to(device))
         parts.optimizer.zero_grad()
         loss.backward()
         parts.optimizer.step()
@@ -317,19 +294,16 @@ def begin_rounding(parts: Parts, pixels: Tensor) -> None:
         network.round()
 
 
-def loss_of(logits: Tensor, targets: Tensor, answers: Tensor) -> Tensor:
+def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of logits [N, classes + 1] with what each picture may be.
 
     A picture that may be several classes asks only that one of them be likely. The
     labels of garments are smoothed over the classes (Szegedy et al., 1512.00567).
-    Where a teacher has answered, that counts more than the label.
     """
     logs = logits.log_softmax(1)
     losses = -logs.masked_fill(~targets, -torch.inf).logsumexp(1)
     smoothed = torch.lerp(losses, -logs[:, :-1].mean(1), LABEL_SMOOTHING)
-    labelled = torch.where(targets[:, -1], losses, smoothed)
-    taught = -(answers * logs).sum(1)
-    return torch.lerp(labelled, taught, TAUGHT_SHARE * answers.sum(1)).mean()
+    return torch.where(targets[:, -1], losses, smoothed).mean()
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -395,14 +369,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--start", type=Path, metavar="MODEL", help="a model.bin to go on from"
     )
-    parser.add_argument(
-        "--teachers",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="MODEL",
-        help="model.bin files to learn from, as well as from the labels",
-    )
     parser.add_argument("--resume", action="store_true", help="go on after a stop")
     options = parser.parse_args()
     if not options.output.parent.is_dir():  # better now than after an hour
@@ -417,8 +383,7 @@ def main() -> None:
     checkpoint = options.output.with_suffix(".checkpoint")
     start = torch.load(options.start, weights_only=True) if options.start else None
     data = get_data(options.data, options.photos, options.outliers)
-    teachers = [Teacher(path, data.classes) for path in options.teachers]
-    run = Run(options.epochs, options.seed, start, teachers)
+    run = Run(options.epochs, options.seed, start)
     network, seconds = train(data, run, checkpoint, resume=options.resume)
     settings = run.facts() | {name.lower(): globals()[name] for name in RECORDED}
     facts = release(options.output, network, data, settings, seconds)

@@ -20,7 +20,6 @@ import train
 from classifier import Classifier
 from data import Data
 from model import Calibrated, FashionCNN, export_onnx
-from teacher import Teacher
 
 EPOCHS = 3
 
@@ -96,8 +95,7 @@ def test_training_lowers_the_loss(data: Data) -> None:
     with tqdm(disable=True) as bar:
         scenes = train.draw_scenes(data.train, EPOCHS, seed=1)
         lesson = train.mix(data, scenes, 1, random)
-        shown = train.Shown(*lesson, torch.zeros(lesson[1].shape))
-        losses = [train.train_epoch(parts, shown, random, bar) for _ in range(8)]
+        losses = [train.train_epoch(parts, *lesson, random, bar) for _ in range(8)]
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -120,32 +118,6 @@ def test_resume_ends_where_an_unbroken_run_ends(
         run(data, tmp_path)
     monkeypatch.setattr(train, "train_epoch", whole_epoch)
     assert torch.equal(unbroken, weights(run(data, tmp_path, resume=True)))
-
-
-def test_a_teacher_is_heard_as_well_as_the_labels(data: Data, tmp_path: Path) -> None:
-    teacher = Teacher(ROOT / "model.bin", data.classes)
-    answers = teacher.answer(data.test.pixels)
-    assert answers.shape == (100, 11)
-    assert torch.allclose(answers.sum(1), torch.ones(100))
-    assert (answers.argmax(1) == data.test.labels).float().mean() > 0.85
-    plan = train.Run(EPOCHS, 1, teachers=[teacher])
-    assert plan.facts()["teachers"] == [teacher.version]
-    taught = train.train(data, plan, tmp_path / "checkpoint", resume=False)[0]
-    assert not torch.equal(weights(taught), weights(run(data, tmp_path)))
-    with pytest.raises(ValueError, match="other classes"):
-        Teacher(ROOT / "model.bin", data.classes[::-1])
-
-
-def test_the_loss_weighs_label_and_teacher() -> None:
-    logits = torch.randn(2, 11, generator=torch.Generator().manual_seed(1))
-    targets = torch.zeros(2, 11, dtype=torch.bool)
-    targets[:, 3] = True
-    answers = torch.zeros(2, 11)
-    answers[1, 5] = 1.0
-    logs = logits.log_softmax(1)
-    smoothed = -0.9 * logs[:, 3] - 0.1 * logs[:, :10].mean(1)
-    expected = (smoothed[0] + 0.2 * smoothed[1] - 0.8 * logs[1, 5]) / 2
-    assert train.loss_of(logits, targets, answers) == pytest.approx(expected.item())
 
 
 def test_resume_refuses_another_run(data: Data, tmp_path: Path) -> None:
@@ -173,12 +145,9 @@ def test_loss_asks_for_one_of_the_classes_allowed() -> None:
     allowed = torch.tensor([[True, False, True, False]])
     smoothing = -np.log([0.1, 0.2, 0.3]).mean()
     expected = 0.9 * -np.log(0.1 + 0.3) + 0.1 * smoothing
-    untaught = torch.zeros(logits.shape)
-    assert train.loss_of(logits, allowed, untaught).item() == pytest.approx(expected)
+    assert train.loss_of(logits, allowed).item() == pytest.approx(expected)
     unknown = torch.tensor([[False, False, False, True]])
-    assert train.loss_of(logits, unknown, untaught).item() == pytest.approx(
-        -np.log(0.4)
-    )
+    assert train.loss_of(logits, unknown).item() == pytest.approx(-np.log(0.4))
 
 
 def test_an_epoch_shows_each_garment_and_strangers(data: Data) -> None:
