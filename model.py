@@ -12,7 +12,7 @@ served (Jacob et al., arXiv 1712.05877), and the ONNX graph computes the same.
 
 import itertools
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
@@ -26,6 +26,7 @@ LEVELS = 255  # of activations, above zero
 # 16 bits, which 2 x 255 x 63 fits and 2 x 255 x 127 does not
 MOST = 63
 SMALLEST = 1e-8  # largest weight of a channel that does nothing
+FAINT = -3.0  # logarithm of the bend from which calibration is fitted
 
 
 class Rounding(nn.Module):
@@ -227,40 +228,57 @@ class FashionCNN(nn.Module):
         return self.activation(pixels).mean((2, 3))
 
 
+class Calibration(NamedTuple):
+    """How far to trust logits: see `boost`."""
+
+    scale: float
+    slope: float
+    bend: float
+
+
+AS_IT_IS = Calibration(1.0, 1.0, 0.0)
+
+
 class Calibrated(nn.Module):
     """What is served: the network, its calibration and its unknown score."""
 
-    def __init__(self, network: FashionCNN, scale: float, slope: float) -> None:
+    def __init__(
+        self, network: FashionCNN, calibration: Calibration = AS_IT_IS
+    ) -> None:
         super().__init__()
         self.network = network
-        self.scale = scale
-        self.slope = slope
+        self.calibration = calibration
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels uint8 [N, 28, 28] to the three outputs of `model.onnx`.
 
-        Probabilities [N, classes] are calibrated; see `sharpness`. The unknown score
-        [N] is the log-odds of "none of them" that the network has learnt from
-        outliers: higher is stranger. Class activation [N, classes, 4, 4] has the
-        calibrated logits as its mean.
+        Probabilities [N, classes] are calibrated. The unknown score [N] is the
+        log-odds of "none of them" that the network has learnt from outliers: higher
+        is stranger. Class activation [N, classes, 4, 4] has the calibrated logits as
+        its mean.
         """
         activation = self.network.activation(pixels)
         logits = activation.mean((2, 3))
-        classes = logits[:, :-1]
-        factor = sharpness(classes, self.scale, self.slope)
+        classes, scale = logits[:, :-1], self.calibration.scale
+        boosted = boost(classes, *self.calibration)
         score = unknown_score(logits)
-        activation = activation[:, :-1] * factor[:, :, None, None]
-        return (classes * factor).softmax(1), score, activation
+        activation = activation[:, :-1] * scale + boosted[:, :, None, None]
+        return (classes * scale + boosted).softmax(1), score, activation
 
 
-def sharpness(logits: Tensor, scale: Tensor | float, slope: Tensor | float) -> Tensor:
-    """Logits [N, classes] to the factor [N, 1] that calibrates each picture's.
+def boost(
+    logits: Tensor, scale: Tensor | float, slope: Tensor | float, bend: Tensor | float
+) -> Tensor:
+    """Logits [N, classes] to what calibration adds to them once scaled, same shape.
 
-    One over a temperature (Guo et al., arXiv 1706.04599), which here may depend on
-    how far the likeliest class is ahead of the next. The order of classes stays.
+    All classes but the likeliest are divided by a temperature (Guo et al., arXiv
+    1706.04599), one over `scale`. By how much the likeliest leads has a curve of its
+    own, slope * lead + bend * lead ** 3, which rises: the order of classes stays.
     """
     best = logits.topk(2).values
-    return scale + slope * (best[:, :1] - best[:, 1:])
+    lead = best @ best.new_tensor([[1.0], [-1.0]])  # one node instead of three
+    more = ((slope - scale) + bend * lead * lead) * lead
+    return torch.where(logits == best[:, :1], more, 0.0)
 
 
 def unknown_score(logits: Tensor) -> Tensor:
@@ -268,21 +286,20 @@ def unknown_score(logits: Tensor) -> Tensor:
     return logits[:, -1] - logits[:, :-1].logsumexp(1)
 
 
-def fit_calibration(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Choose the scale and slope of `sharpness` with the least cross-entropy."""
-    scale, slope = (torch.tensor(v, requires_grad=True) for v in (1.0, 0.0))
-    optimizer = torch.optim.LBFGS(
-        [scale, slope], max_iter=300, line_search_fn="strong_wolfe"
-    )
+def fit_calibration(logits: Tensor, labels: Tensor) -> Calibration:
+    """Choose the calibration with the least cross-entropy."""
+    logs = torch.tensor([0.0, 0.0, FAINT], requires_grad=True)  # so all are above 0
+    optimizer = torch.optim.LBFGS([logs], max_iter=500, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = cross_entropy(logits * sharpness(logits, scale, slope), labels)
+        parts = logs.exp().unbind()
+        loss = cross_entropy(logits * parts[0] + boost(logits, *parts), labels)
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    return scale.item(), slope.item()
+    return Calibration(*logs.exp().tolist())
 
 
 def fit_threshold(scores: Tensor, share: float) -> float:

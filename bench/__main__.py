@@ -80,7 +80,7 @@ def inference() -> None:
     """Time one picture through our graph and the reference, in turns."""
     graphs = {
         "model.bin": artifact.load(str(ROOT / "model.bin")).onnx,
-        "reference": export_onnx(Calibrated(Reference(), 1.0, 0.0)),
+        "reference": export_onnx(Calibrated(Reference())),
     }
     sessions = {
         name: onnxruntime.InferenceSession(graph, session_options())

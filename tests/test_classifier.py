@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import artifact
 from classifier import Classifier, Prediction
 from data import get_data
-from model import Calibrated, FashionCNN
+from model import Calibrated, Calibration, FashionCNN
 
 
 def probabilities(predictions: list[Prediction]) -> NDArray[np.float64]:
@@ -49,7 +49,7 @@ def test_pytorch_agrees(classifier: Classifier, samples: Samples) -> None:
     checkpoint = torch.load(ROOT / "model.bin", weights_only=True)
     network = FashionCNN(**checkpoint["arguments"])
     network.load_state_dict(checkpoint["state_dict"])
-    model = Calibrated(network, **checkpoint["calibration"]).eval()
+    model = Calibrated(network, Calibration(**checkpoint["calibration"])).eval()
     with torch.no_grad():
         expected, scores, activation = model(torch.from_numpy(samples.pixels))
     served = classifier.classify(samples.pixels, explain=True)
