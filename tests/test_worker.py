@@ -36,6 +36,20 @@ def connect(server: Server) -> Iterator[Connection]:
         yield connection
 
 
+def wait_until_accepted(server: Server) -> None:
+    """Return when the kernel holds no connection that no worker has accepted yet."""
+    port = int(server.url.rpartition(":")[2])
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+        listening = [row for row in rows if row[3] == "0A"]
+        ours = [row for row in listening if row[1].endswith(f":{port:04X}")]
+        if all(row[4].endswith(":00000000") for row in ours):
+            return
+        time.sleep(0.01)
+    raise TimeoutError("not all connections were accepted")
+
+
 def ask(path: str, body: bytes) -> bytes:
     return HEAD.format(path, len(body)).encode() + body
 
@@ -254,7 +268,8 @@ def test_sigterm_loses_nothing_that_was_accepted(tmp_path: Path, boot: bytes) ->
             senders = [stack.enter_context(connect(server)) for _ in range(20)]
             for sender in senders:
                 sender.sendall(ask("/predict", boot)[:-half])
-            time.sleep(0.3)
+            wait_until_accepted(server)
+            time.sleep(0.1)
             started = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             time.sleep(0.5)
