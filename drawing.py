@@ -12,7 +12,7 @@ import math
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Generator, Tensor
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import affine_grid, grid_sample, max_pool2d
 from torchvision.transforms.functional import pil_to_tensor
 
 from images import SIDE, WHITE
@@ -158,6 +158,14 @@ def vessels(size: int, random: Generator) -> Tensor:
     return (gap * SIDE / 2 + 0.5).clamp(0, 1)
 
 
+def proportions(size: int, random: Generator) -> Tensor:
+    """Choose widths and heights of drawings, 1 or less, one of them 1: [size, 2]."""
+    short = uniform(size, random, 0.2, 1)[..., 0]
+    both = torch.cat([torch.ones(size, 1), short], 1)
+    both = torch.where(chance(size, random, 0.3)[..., 0], both.flip(1), both)
+    return torch.where(chance(size, random, 0.5)[..., 0], both, 1.0)
+
+
 def curves(size: int, random: Generator) -> Tensor:
     """Draw one to eight curved strokes of a pen."""
     ends = torch.rand(size, STROKES, 3, 2, generator=random) * 1.8 - 0.9
@@ -166,6 +174,7 @@ def curves(size: int, random: Generator) -> Tensor:
         previous = ends[:, stroke - 1, 2]
         ends[:, stroke, 0] = torch.where(joined, previous, ends[:, stroke, 0])
     ends = ends * uniform(size, random, 0.4, 1)[..., None]
+    ends = ends * proportions(size, random)[:, None, None]
     t = torch.linspace(0, 1, STROKE_POINTS)[:, None]
     weights = torch.cat([(1 - t) ** 2, 2 * t * (1 - t), t**2], 1)  # Bezier's
     points = torch.einsum("pk,nskc->nspc", weights, ends)
@@ -181,8 +190,13 @@ def curves(size: int, random: Generator) -> Tensor:
 def outlines(size: int, random: Generator) -> Tensor:
     """Draw one to five thin outlines of shapes: float [size, 28, 28]."""
     page = torch.zeros(size, SIDE, SIDE)
+    wide, high = (1 / proportions(size, random)).unbind(1)
+    zoom = torch.diag_embed(torch.stack([wide, high], 1))
+    rows = torch.cat([zoom, torch.zeros(size, 2, 1)], 2)
+    grid = affine_grid(rows, [size, 1, SIDE, SIDE], align_corners=False)
     for share in (1, 0.7, 0.5, 0.4, 0.3):
         shape = blobs(size, random, uniform(size, random, 0.1, 0.9), reach=0.5)
+        shape = grid_sample(shape[:, None], grid, align_corners=False)[:, 0]
         outline = max_pool2d(shape, 3, stride=1, padding=1) - shape
         page = torch.maximum(page, outline * chance(size, random, share))
     return page

@@ -35,6 +35,7 @@ from photos import on_all_cores
 
 PHOTO_SIDE = 56  # pixels
 WORN_SHARE = 0.4
+PRINTED_SHARE = 0.3  # of the other things, as packets and labels are
 
 SHAPES: dict[Drawer, int] = {
     heaps: 8,
@@ -121,6 +122,8 @@ def _strangers(size: int, seed: int) -> Tensor:
     masks = torch.cat([draw(some, random) for draw, some in portion(SHAPES, size)])
     textured = chance(size, random, 0.7)
     shades = torch.where(textured, fill(size, random), masks)
+    printed = glyphs(size, random) * chance(size, random, PRINTED_SHARE)
+    shades = torch.lerp(shades, 1 - shades, printed)
     return _see(shoot(_enlarge(shades), _enlarge(masks), random))
 
 

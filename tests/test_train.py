@@ -19,7 +19,7 @@ import release
 import train
 from classifier import Classifier
 from data import Data
-from model import Calibrated, FashionCNN, export_onnx
+from model import Calibrated, FashionCNN, boost, export_onnx, fit_calibration
 
 EPOCHS = 3
 
@@ -94,7 +94,8 @@ def test_training_lowers_the_loss(data: Data) -> None:
     random = torch.Generator().manual_seed(1)
     with tqdm(disable=True) as bar:
         scenes = train.draw_scenes(data.train, EPOCHS, seed=1)
-        lesson = train.mix(data, scenes, 1, random)
+        strangers = scenes.strangers[:20]
+        lesson = train.mix(data, scenes, strangers, 1, random)
         losses = [train.train_epoch(parts, *lesson, random, bar) for _ in range(8)]
     assert losses[-1] < 0.8 * losses[0]
 
@@ -152,7 +153,9 @@ def test_loss_asks_for_one_of_the_classes_allowed() -> None:
 
 def test_an_epoch_shows_each_garment_and_strangers(data: Data) -> None:
     scenes = train.draw_scenes(data.train, EPOCHS, seed=1)
-    pixels, targets = train.mix(data, scenes, 1, torch.Generator().manual_seed(1))
+    random = torch.Generator().manual_seed(1)
+    strangers = train.choose_strangers(FashionCNN(), data, scenes, random)
+    pixels, targets = train.mix(data, scenes, strangers, 1, random)
     assert len(pixels) == len(targets) == train.size_of_mix(data, 1)
     assert (pixels[: len(data.train.labels)] == data.train.pixels).all()
     assert (targets.sum(1) == 1).all()
@@ -176,8 +179,10 @@ def test_photos_and_outliers_are_shown_too(
     data = data_room.get_data(folder, tmp_path / "photos", [tmp_path / "digits.npz"])
     assert data.fingerprint != plain.fingerprint
     scenes = train.draw_scenes(data.train, EPOCHS, seed=1)
+    random = torch.Generator().manual_seed(1)
+    strangers = train.choose_strangers(FashionCNN(), data, scenes, random)
     shown = [
-        train.mix(part, scenes, views, torch.Generator())[1] for part in (plain, data)
+        train.mix(part, scenes, strangers, views, random)[1] for part in (plain, data)
     ]
     assert len(shown[1]) == train.size_of_mix(data, views)
     more = [int(s[:, -1].sum()) for s in shown]
@@ -187,6 +192,42 @@ def test_photos_and_outliers_are_shown_too(
     hats = int(photos.targets[:, -1].sum())
     assert shoes == (16 - hats) * views
     assert more[1] - more[0] == 100 + 16 + hats * views
+
+
+def test_the_hardest_strangers_are_shown(data: Data) -> None:
+    """Bright ones, to a network that takes what is bright for garments."""
+
+    class Bright(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            light = pixels.float().mean((1, 2))[:, None] * self.weight
+            return torch.cat([light.expand(-1, 10), -light], 1)
+
+    levels = torch.arange(10, dtype=torch.uint8)[:, None, None].expand(-1, 28, 28)
+    kept = train.hardest(Bright(), levels, 3)
+    assert sorted(kept[:, 0, 0].tolist()) == [7, 8, 9]
+
+
+def test_calibration_makes_probabilities_come_true() -> None:
+    """Of logits three times too far apart, in the lead of the first most of all."""
+    random = torch.Generator().manual_seed(1)
+    true = 2 * torch.randn(20_000, 10, generator=random)
+    labels = torch.multinomial(true.softmax(1), 1, generator=random)[:, 0]
+    fitted = fit_calibration(3 * true, labels)
+    logits = 3 * true * fitted.scale + boost(3 * true, *fitted)
+    assert fitted.scale == pytest.approx(1 / 3, rel=0.05)
+    assert logits.argmax(1).equal(true.argmax(1))
+    assert (logits.softmax(1) - true.softmax(1)).abs().mean() < 0.01
+
+
+def test_a_lead_is_curved_and_no_order_changed() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0], [0.0, 0.0, -4.0]])
+    raised = logits * 2 + boost(logits, scale=2.0, slope=0.5, bend=0.1)
+    assert raised[0].tolist() == pytest.approx([2, 4 + 0.5 + 0.1, 4])  # a lead of 1
+    assert raised[1].tolist() == [0, 0, -8]  # no lead
 
 
 def test_photos_are_shown_less_and_less() -> None:
@@ -209,7 +250,7 @@ def test_a_rounded_network_is_what_is_exported(data: Data) -> None:
     rounded = network(data.test.pixels)
     assert not torch.equal(rounded, plain)
     assert (rounded - plain).abs().max() < 0.1 * plain.abs().max()
-    model = Calibrated(network, 1.0, 0.0).eval()
+    model = Calibrated(network).eval()
     onnx = export_onnx(model)
     assert len(onnx) < sum(p.numel() for p in network.parameters()) * 1.2  # bytes
     facts = release.describe(model, 0.0, data, {})
@@ -222,7 +263,7 @@ def test_a_rounded_network_is_what_is_exported(data: Data) -> None:
 def test_check_refuses_another_graph(data: Data) -> None:
     """A graph of other weights is never written."""
     torch.manual_seed(1)
-    model, other = (Calibrated(FashionCNN(), 1.0, 0.0).eval() for _ in "ab")
+    model, other = (Calibrated(FashionCNN()).eval() for _ in "ab")
     facts = release.describe(model, 0.0, data, {})
     with pytest.raises(ValueError, match="PyTorch"):
         release.check(model, export_onnx(other), facts, data.test)
