@@ -1,6 +1,6 @@
 """The common requests answered without Flask: one picture, or pixels in V2.
 
-    answer_at_once("/predict", b"", body)     the whole HTTP answer, or None
+    answer_at_once("/predict", b"", body)     an `Answer`, or None
 
 What Flask and gunicorn do for any request takes several times as long as the network.
 `worker.py` asks here first, when a plain request has come whole; whatever is out of the
@@ -12,8 +12,10 @@ import re
 import secrets
 import socket
 import time
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from http import HTTPStatus
+from typing import NamedTuple
 
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestTimeout
 from werkzeug.http import http_date
@@ -52,10 +54,17 @@ INFER_PATH = protocols.INFER.replace("<name>", classifier.name)
 ROUTES = {INFER_PATH: protocols.INFER}  # whose path is not their name
 
 
+class Answer(NamedTuple):
+    """A whole HTTP answer, and what is left to do once it is sent: count and log."""
+
+    text: bytes
+    tell: Callable[[], None]
+
+
 def answer_at_once(
     path: str, fields: bytes, body: bytes, client: socket.socket | None = None
-) -> bytes | None:
-    """Write the whole HTTP answer to a POST of one picture; None for any other.
+) -> Answer | None:
+    """Answer a POST of one picture; None for any other.
 
     `fields` are the lines of the request's head. Without `client` only what is quick is
     answered; with it also what takes long or has to wait, unless the client has left:
@@ -78,16 +87,17 @@ def answer_at_once(
         raise
     except OverloadedError as error:
         status = HTTPStatus.SERVICE_UNAVAILABLE
-        account(asked, status, [], [])
-        return turned_away(path, status, str(error), request_id)
+        text = turned_away(path, status, str(error), request_id)
+        return Answer(text, partial(account, asked, status, [], []))
     except (HTTPException, ImageError, BusyError):
         return None  # a route will say so
     if reply is None:
         return None
-    account(asked, reply.status, reply.pictures, reply.outcomes)
     own = f"Content-Length: {len(reply.text)}\r\nX-Request-ID: {request_id}\r\n"
     date = f"Date: {http_date()}\r\n\r\n"
-    return head_of(reply.status) + f"{own}{date}".encode() + reply.text
+    text = head_of(reply.status) + f"{own}{date}".encode() + reply.text
+    tell = partial(account, asked, reply.status, reply.pictures, reply.outcomes)
+    return Answer(text, tell)
 
 
 def reply_to(

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
@@ -34,6 +35,9 @@ from connection import (
     skip_rest,
 )
 
+if TYPE_CHECKING:  # it builds the network, which is not to be before the fork
+    from shortcut import Answer
+
 LINGER_SECONDS = 2  # with a client that has its answer and is still sending
 YIELD_SECONDS = 0.0005  # before a busy worker reaches for a new connection
 COLLECTED = 1024**2  # bytes; threads wait for what is larger
@@ -52,7 +56,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def load_wsgi(self) -> None:
         """Load the application, and the way past it."""
         super().load_wsgi()
-        # not before the fork, for this builds the network
         import predict  # noqa: PLC0415
         import shortcut  # noqa: PLC0415
 
@@ -139,7 +142,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if answer is not None:
             self.answered += 1
             self.nr += 1
-            self.finish(conn, head, answer)
+            self.finish(conn, head, answer.text)
+            answer.tell()  # while the client reads it
         else:
             self.hand_over(conn, head)
 
@@ -149,7 +153,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         is_crowded = len(self.keepalived_conns) >= self.max_keepalived
         return bool(self.is_plain and not is_last and not is_crowded)
 
-    def ask(self, conn: Connection, head: Head, *, wait: bool = False) -> bytes | None:
+    def ask(
+        self, conn: Connection, head: Head, *, wait: bool = False
+    ) -> "Answer | None":
         """Ask the application for a whole answer, without gunicorn's parser.
 
         In a thread it may wait and take long. Raises `ClientDisconnected`.
@@ -289,16 +295,24 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def answer_whole(self, conn: Connection, head: Head) -> bool:
         """Answer a request that is complete; tell if that was done."""
         conn.is_let_in = self.line.lets_in()
-        if conn.is_let_in:
-            answer = self.ask(conn, head, wait=True)
-        else:
-            answer = self.turn_away(head.path, UNAVAILABLE)
+        if not conn.is_let_in:
+            self.send_from_thread(conn, head, self.turn_away(head.path, UNAVAILABLE))
+            return True
+        answer = self.ask(conn, head, wait=True)
         if answer is None:
             return False
+        try:
+            self.send_from_thread(conn, head, answer.text)
+        finally:
+            answer.tell()
+        return True
+
+    def send_from_thread(self, conn: Connection, head: Head, answer: bytes) -> None:
+        """Send a whole answer, and have done with its request."""
         self.nr += 1
         conn.sock.have_done(head.end)
         conn.sock.sendall(answer)
-        return True
+        conn.sock.flush()
 
     def handle_request(self, req: Request, conn: Connection) -> bool:
         """Answer, at once if there is too much to do; then read the rest of the body.

@@ -139,6 +139,15 @@ GUNICORN = ["gunicorn", "--bind", "127.0.0.1:PORT", "predict:app"]
 WAITRESS = ["waitress", "--listen=127.0.0.1:PORT", "predict:app"]
 
 
+def soon(look: Callable[[], list[str]], count: int) -> list[str]:
+    """Look for lines until there are so many, 5 s at most: they follow the answer."""
+    for _ in range(100):
+        if len(look()) >= count:
+            break
+        time.sleep(0.05)
+    return look()
+
+
 @pytest.fixture(scope="session")
 def gunicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("gunicorn") / "log"

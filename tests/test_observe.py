@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import GUNICORN, Server, serve
+from conftest import GUNICORN, Server, serve, soon
 from flask.testing import FlaskClient
 
 import observe
@@ -60,11 +60,11 @@ def test_figures_add_up_over_workers(
     info = f'fashion_model_info{{name="fashion",version="{version}"}}'
     assert figure(text, info) == 1
 
-    lines = [
-        json.loads(line)
-        for file in (folder / "record").glob("*.jsonl")
-        for line in file.read_text().splitlines()
-    ]
+    def recorded() -> list[str]:
+        files = (folder / "record").glob("*.jsonl")
+        return [line for file in files for line in file.read_text().splitlines()]
+
+    lines = [json.loads(line) for line in soon(recorded, 22)]
     assert [line["class"] for line in lines if "class" in line] == ["Bag"] * 21
     assert [line["code"] for line in lines if "code" in line] == ["unsupported_image"]
     logged = [

@@ -15,7 +15,7 @@ from pathlib import Path
 import fuzz
 import pytest
 import requests
-from conftest import GUNICORN, ROOT, WAITRESS, Samples, Server, serve
+from conftest import GUNICORN, ROOT, WAITRESS, Samples, Server, serve, soon
 from test_artifact import pack
 from test_images import png_header
 
@@ -143,7 +143,11 @@ def ask_often(url: str, boot: bytes) -> list[float]:
 def test_one_log_line_a_request(gunicorn: Server, boot: bytes) -> None:
     headers = {"X-Request-ID": "find-me"}
     requests.post(f"{gunicorn.url}/predict", data=boot, headers=headers, timeout=5)
-    lines = [x for x in gunicorn.log.read_text().splitlines() if "find-me" in x]
+
+    def found() -> list[str]:
+        return [x for x in gunicorn.log.read_text().splitlines() if "find-me" in x]
+
+    lines = soon(found, 1)
     assert len(lines) == 1
     line = json.loads(lines[0])
     assert line["level"] == "info"

@@ -169,9 +169,10 @@ def test_at_once_is_as_by_flask(  # noqa: PLR0917 - fixtures
     by_flask, after = told()
     with closing(socket.socket()) as waiting:
         at_once = answer_at_once(path, fields, body, waiting)
-    by_itself, then = told()
     assert at_once is not None
-    head, _, text = at_once.partition(b"\r\n\r\n")
+    at_once.tell()
+    by_itself, then = told()
+    head, _, text = at_once.text.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     headers = dict(line.split(": ", 1) for line in lines)
     assert headers.pop("Server") == "gunicorn"
@@ -264,7 +265,8 @@ def test_who_waits_too_long_is_told_as_by_flask(
     with closing(socket.socket()) as waiting:
         by_itself = answer_at_once(path, b"X-Request-ID: me\r\n", body, waiting)
     assert by_itself
-    head, _, text = by_itself.partition(b"\r\n\r\n")
+    by_itself.tell()
+    head, _, text = by_itself.text.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     assert status == f"HTTP/1.1 {response.status}" == "HTTP/1.1 503 SERVICE UNAVAILABLE"
     assert dict(line.split(": ", 1) for line in lines) == dict(response.headers)
