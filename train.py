@@ -15,33 +15,25 @@ every choice. A run looks at the test pictures once, at the end.
 import argparse
 import ctypes
 import io
-import math
 import sys
 import time
 from pathlib import Path
 from typing import NamedTuple, Never, cast
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 import artifact
+import lesson
 from augment import augment
-from data import Data, Split, add_options, get_data, targets_of
-from model import FashionCNN, unknown_score
-from outliers import make_outliers
-from release import Facts, choose, evaluate, release, report
-from scenes import see_garments, see_strangers
+from data import Data, add_options, get_data
+from lesson import draw_scenes, mix, photo_views, size_of_mix
+from model import FashionCNN
+from release import Facts, choose, release, report
 
-# what an epoch shows: all garments once, and as a share of their number
-SCENE_SHARE = 0.14  # garments in drawn photos
-STRANGE_SCENE_SHARE = 0.08  # other things in drawn photos
-OUTLIER_SHARE = 0.14  # other pictures that are none of the classes
-PHOTO_VIEWS = 8  # of each photo, if there are photos; fewer and fewer, at last one
-SCRAP_VIEWS = 1
-SCENE_EPOCHS = 4  # worth of scenes is drawn; a short run draws less
-CANDIDATES = 2  # for each place of a made-up stranger: those it errs on most are shown
+# what differs towards the end
 CLEAN_SHARE = 0.1  # of the epochs, the last ones, in which nothing is erased
 ROUNDED_SHARE = 0.08  # of the steps, the last ones, in which the network is rounded
 WATCHED = 4_000  # pictures, by which it is rounded
@@ -58,13 +50,6 @@ AVERAGE_EVERY = 4  # steps
 AVERAGE_SHARE = 0.03  # of the run: how far the weights' moving average looks back
 BAR_EVERY = 20  # steps, between two looks at the loss
 RECORDED = (  # settings that `model.json` tells
-    "SCENE_SHARE",
-    "STRANGE_SCENE_SHARE",
-    "OUTLIER_SHARE",
-    "PHOTO_VIEWS",
-    "SCRAP_VIEWS",
-    "SCENE_EPOCHS",
-    "CANDIDATES",
     "CLEAN_SHARE",
     "ROUNDED_SHARE",
     "WATCHED",
@@ -92,13 +77,6 @@ class Run(NamedTuple):
         """Tell the same in numbers and names."""
         start = self.start["version"] if self.start else "nothing"
         return self._asdict() | {"start": start}
-
-
-class Scenes(NamedTuple):
-    """What drawn photos show, made once a run."""
-
-    garments: Split
-    strangers: Tensor  # uint8 [N, 28, 28]
 
 
 class Parts(NamedTuple):
@@ -171,112 +149,19 @@ def train(
     with tqdm(total=sum(steps), initial=sum(steps[:done]), unit="step") as bar:
         for epoch in range(done, epochs):
             random = Generator().manual_seed(seed * 10_000 + epoch)
-            strangers = choose_strangers(parts.average.module, data, scenes, random)
-            pixels, targets = mix(data, scenes, strangers, views[epoch], random)
+            average = parts.average.module
+            pixels, targets = mix(data, scenes, average, views[epoch], random)
             erasing = epoch < (1 - CLEAN_SHARE) * epochs
             pixels = augment(pixels, random, erasing)
             loss = train_epoch(parts, pixels, targets, random, bar)
             figures = ", ".join(
-                f"{share:.2%} {name}"
-                for name, share in choose(parts.average.module, data).items()
+                f"{share:.2%} {name}" for name, share in choose(average, data).items()
             )
             tqdm.write(f"epoch {epoch + 1}/{epochs}: loss {loss:.3f}, {figures}")
             seconds = before + time.perf_counter() - started
             save_checkpoint(checkpoint, parts, {**facts, "epoch": epoch + 1}, seconds)
     seconds = before + time.perf_counter() - started
     return cast("FashionCNN", parts.average.module.cpu()), seconds
-
-
-def draw_scenes(garments: Split, epochs: int, seed: int) -> Scenes:
-    """Draw the photos that a run's epochs choose from."""
-    count = len(garments.labels)
-    times = min(SCENE_EPOCHS, epochs / 10)
-    random = Generator().manual_seed(seed)
-    chosen = torch.randperm(count, generator=random)
-    chosen = chosen[: math.ceil(times * SCENE_SHARE * count)]
-    shown = Split(garments.pixels[chosen], garments.labels[chosen])
-    strange = math.ceil(CANDIDATES * times * STRANGE_SCENE_SHARE * count)
-    strangers = see_strangers(strange, random)
-    return Scenes(shown._replace(pixels=see_garments(*shown, random)), strangers)
-
-
-def photo_views(done: float) -> int:
-    """Tell how many views of each photo to show, when that share of the run is done.
-
-    The network would learn its photos by heart as the rate falls.
-    """
-    return max(1, round(PHOTO_VIEWS * (1 - done)))
-
-
-def size_of_mix(data: Data, views: int) -> int:
-    """Count what one epoch shows, with so many views of each photo."""
-    count = len(data.train.labels)
-    shares = (SCENE_SHARE, STRANGE_SCENE_SHARE, OUTLIER_SHARE)
-    drawn = sum(round(share * count) for share in shares)
-    given = sum(map(len, data.outliers.values()))
-    photos = len(data.photos.targets) if data.photos else 0
-    return count + drawn + given + photos * (views + SCRAP_VIEWS)
-
-
-def choose_strangers(
-    network: nn.Module, data: Data, scenes: Scenes, random: Generator
-) -> Tensor:
-    """Make up an epoch's strangers: uint8 [N, 28, 28].
-
-    Of more than are shown, those which the network takes for garments most: it learns
-    little from what it tells apart already (Chen et al., arXiv 2006.15207).
-    """
-    count, garments = len(data.train.labels), data.train.pixels
-    posed, made = (round(s * count) for s in (STRANGE_SCENE_SHARE, OUTLIER_SHARE))
-    chosen = pick(scenes.strangers, CANDIDATES * posed, random)
-    drawn = make_outliers(garments, CANDIDATES * made, random)
-    return torch.cat(
-        [
-            hardest(network, scenes.strangers[chosen], posed),
-            hardest(network, drawn, made),
-        ]
-    )
-
-
-def hardest(network: nn.Module, strangers: Tensor, count: int) -> Tensor:
-    """Keep the `count` strangers that a network takes for garments most."""
-    scores = unknown_score(evaluate(network, strangers))
-    return strangers[scores.topk(count, largest=False).indices]
-
-
-def mix(
-    data: Data, scenes: Scenes, strangers: Tensor, views: int, random: Generator
-) -> tuple[Tensor, Tensor]:
-    """Lay out what one epoch shows: uint8 [N, 28, 28], targets bool [N, classes + 1].
-
-    `views` is how many of each photo are shown, if there are photos. Which scenes and
-    views are seen is drawn anew.
-    """
-    garments, classes = data.train, len(data.classes)
-    count = len(garments.labels)
-    posed = pick(scenes.garments.labels, SCENE_SHARE * count, random)
-    labels = torch.cat([garments.labels, scenes.garments.labels[posed]])
-    pixels = [garments.pixels, scenes.garments.pixels[posed]]
-    targets = [targets_of(labels, classes)]
-    unknown = [strangers, *data.outliers.values()]
-    if data.photos:
-        pixels.append(draw(data.photos.views, views, random))
-        targets.append(data.photos.targets.repeat_interleave(views, 0))
-        unknown.append(draw(data.photos.scraps, SCRAP_VIEWS, random))
-    labels = torch.full((sum(map(len, unknown)),), classes)
-    targets.append(targets_of(labels, classes))
-    return torch.cat([*pixels, *unknown]), torch.cat(targets)
-
-
-def pick(choices: Tensor, count: float, random: Generator) -> Tensor:
-    """Choose rows at random, each as often as chance will have it: int64 [count]."""
-    return torch.randint(len(choices), (round(count),), generator=random)
-
-
-def draw(views: Tensor, count: int, random: Generator) -> Tensor:
-    """Draw `count` views of each: [N, V, 28, 28] to [N * count, 28, 28]."""
-    chosen = torch.rand(views.shape[:2], generator=random).argsort(1)[:, :count]
-    return views[torch.arange(len(views))[:, None], chosen].flatten(0, 1)
 
 
 def train_epoch(
@@ -410,7 +295,11 @@ def main() -> None:
     data = get_data(options.data, options.photos, options.outliers)
     run = Run(options.epochs, options.seed, start)
     network, seconds = train(data, run, checkpoint, resume=options.resume)
-    settings = run.facts() | {name.lower(): globals()[name] for name in RECORDED}
+    settings = run.facts() | {
+        name.lower(): vars(room)[name]
+        for room in (lesson, sys.modules[__name__])
+        for name in room.RECORDED
+    }
     facts = release(options.output, network, data, settings, seconds)
     checkpoint.unlink()
     report(facts)

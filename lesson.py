@@ -1,0 +1,137 @@
+"""What an epoch shows: garments, drawn photos, real ones, and strangers.
+
+    >>> pixels, targets = mix(data, scenes, network, views=8, random=random)
+
+Scenes are drawn once a run; each epoch chooses among them, and makes up new strangers.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from data import Data, Split, targets_of
+from model import unknown_score
+from outliers import make_outliers
+from release import evaluate
+from scenes import see_garments, see_strangers
+
+# beside all garments once, as a share of their number
+SCENE_SHARE = 0.14  # garments in drawn photos
+STRANGE_SCENE_SHARE = 0.08  # other things in drawn photos
+OUTLIER_SHARE = 0.14  # other pictures that are none of the classes
+PHOTO_VIEWS = 8  # of each photo, if there are photos; fewer and fewer, at last one
+SCRAP_VIEWS = 1
+SCENE_EPOCHS = 4  # worth of scenes is drawn; a short run draws less
+CANDIDATES = 2  # for each place of a made-up stranger: those it errs on most are shown
+RECORDED = (  # settings that `model.json` tells
+    "SCENE_SHARE",
+    "STRANGE_SCENE_SHARE",
+    "OUTLIER_SHARE",
+    "PHOTO_VIEWS",
+    "SCRAP_VIEWS",
+    "SCENE_EPOCHS",
+    "CANDIDATES",
+)
+
+
+class Scenes(NamedTuple):
+    """What drawn photos show, made once a run."""
+
+    garments: Split
+    strangers: Tensor  # uint8 [N, 28, 28]
+
+
+def draw_scenes(garments: Split, epochs: int, seed: int) -> Scenes:
+    """Draw the photos that a run's epochs choose from."""
+    count = len(garments.labels)
+    times = min(SCENE_EPOCHS, epochs / 10)
+    random = Generator().manual_seed(seed)
+    chosen = torch.randperm(count, generator=random)
+    chosen = chosen[: math.ceil(times * SCENE_SHARE * count)]
+    shown = Split(garments.pixels[chosen], garments.labels[chosen])
+    strange = math.ceil(CANDIDATES * times * STRANGE_SCENE_SHARE * count)
+    strangers = see_strangers(strange, random)
+    return Scenes(shown._replace(pixels=see_garments(*shown, random)), strangers)
+
+
+def photo_views(done: float) -> int:
+    """Tell how many views of each photo to show, when that share of the run is done.
+
+    The network would learn its photos by heart as the rate falls.
+    """
+    return max(1, round(PHOTO_VIEWS * (1 - done)))
+
+
+def size_of_mix(data: Data, views: int) -> int:
+    """Count what one epoch shows, with so many views of each photo."""
+    count = len(data.train.labels)
+    shares = (SCENE_SHARE, STRANGE_SCENE_SHARE, OUTLIER_SHARE)
+    drawn = sum(round(share * count) for share in shares)
+    given = sum(map(len, data.outliers.values()))
+    photos = len(data.photos.targets) if data.photos else 0
+    return count + drawn + given + photos * (views + SCRAP_VIEWS)
+
+
+def mix(
+    data: Data, scenes: Scenes, network: nn.Module, views: int, random: Generator
+) -> tuple[Tensor, Tensor]:
+    """Lay out what one epoch shows: uint8 [N, 28, 28], targets bool [N, classes + 1].
+
+    `views` is how many of each photo are shown, if there are photos. Each part is
+    drawn anew: which scenes and views are seen, which strangers. `network` is what
+    those are chosen by.
+    """
+    strangers = choose_strangers(data, scenes, network, random)
+    garments, classes = data.train, len(data.classes)
+    count = len(garments.labels)
+    posed = pick(scenes.garments.labels, SCENE_SHARE * count, random)
+    labels = torch.cat([garments.labels, scenes.garments.labels[posed]])
+    pixels = [garments.pixels, scenes.garments.pixels[posed]]
+    targets = [targets_of(labels, classes)]
+    unknown = [strangers, *data.outliers.values()]
+    if data.photos:
+        pixels.append(draw(data.photos.views, views, random))
+        targets.append(data.photos.targets.repeat_interleave(views, 0))
+        unknown.append(draw(data.photos.scraps, SCRAP_VIEWS, random))
+    labels = torch.full((sum(map(len, unknown)),), classes)
+    targets.append(targets_of(labels, classes))
+    return torch.cat([*pixels, *unknown]), torch.cat(targets)
+
+
+def choose_strangers(
+    data: Data, scenes: Scenes, network: nn.Module, random: Generator
+) -> Tensor:
+    """Choose the strangers of an epoch: uint8 [N, 28, 28].
+
+    Of more than are shown, those which the network takes for garments most: it learns
+    little from what it tells apart already (Chen et al., arXiv 2006.15207).
+    """
+    count, garments = len(data.train.labels), data.train.pixels
+    posed, made = (round(s * count) for s in (STRANGE_SCENE_SHARE, OUTLIER_SHARE))
+    chosen = pick(scenes.strangers, CANDIDATES * posed, random)
+    drawn = make_outliers(garments, CANDIDATES * made, random)
+    return torch.cat(
+        [
+            hardest(network, scenes.strangers[chosen], posed),
+            hardest(network, drawn, made),
+        ]
+    )
+
+
+def hardest(network: nn.Module, strangers: Tensor, count: int) -> Tensor:
+    """Keep the `count` strangers that a network takes for garments most."""
+    scores = unknown_score(evaluate(network, strangers))
+    return strangers[scores.topk(count, largest=False).indices]
+
+
+def pick(choices: Tensor, count: float, random: Generator) -> Tensor:
+    """Choose rows at random, each as often as chance will have it: int64 [count]."""
+    return torch.randint(len(choices), (round(count),), generator=random)
+
+
+def draw(views: Tensor, count: int, random: Generator) -> Tensor:
+    """Draw `count` views of each: [N, V, 28, 28] to [N * count, 28, 28]."""
+    chosen = torch.rand(views.shape[:2], generator=random).argsort(1)[:, :count]
+    return views[torch.arange(len(views))[:, None], chosen].flatten(0, 1)

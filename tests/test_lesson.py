@@ -1,0 +1,93 @@
+"""What an epoch shows, on a small piece of the real data."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Samples, torchvision_root
+from PIL import Image
+from torch import Tensor
+
+import data as data_room
+import lesson
+from data import Data
+from model import FashionCNN
+
+EPOCHS = 3
+
+
+@pytest.fixture
+def folder(tmp_path: Path, samples: Samples, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(data_room, "VALIDATION_SIZE", 20)
+    return torchvision_root(tmp_path, samples)
+
+
+@pytest.fixture
+def data(folder: Path) -> Data:
+    return data_room.get_data(folder)
+
+
+def test_an_epoch_shows_each_garment_and_strangers(data: Data) -> None:
+    scenes = lesson.draw_scenes(data.train, EPOCHS, seed=1)
+    random = torch.Generator().manual_seed(1)
+    pixels, targets = lesson.mix(data, scenes, FashionCNN(), 1, random)
+    assert len(pixels) == len(targets) == lesson.size_of_mix(data, 1)
+    assert (pixels[: len(data.train.labels)] == data.train.pixels).all()
+    assert (targets.sum(1) == 1).all()
+    count = len(data.train.labels)
+    drawn = round(lesson.STRANGE_SCENE_SHARE * count)
+    assert targets[:, -1].sum() == drawn + round(lesson.OUTLIER_SHARE * count)
+
+
+def test_photos_and_outliers_are_shown_too(
+    folder: Path, tmp_path: Path, samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = 3
+    monkeypatch.setattr(data_room, "VIEWS", 4)
+    for name in ("shoes", "hat"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(10):
+            picture = Image.fromarray(samples.pixels[index]).resize((90, 60))
+            picture.save(tmp_path / "photos" / name / f"{index}.png")
+    np.savez(tmp_path / "digits.npz", images=samples.pixels)
+    plain = data_room.get_data(folder)
+    data = data_room.get_data(folder, tmp_path / "photos", [tmp_path / "digits.npz"])
+    assert data.fingerprint != plain.fingerprint
+    scenes = lesson.draw_scenes(data.train, EPOCHS, seed=1)
+    random = torch.Generator().manual_seed(1)
+    network = FashionCNN()
+    shown = [
+        lesson.mix(part, scenes, network, views, random)[1] for part in (plain, data)
+    ]
+    assert len(shown[1]) == lesson.size_of_mix(data, views)
+    more = [int(s[:, -1].sum()) for s in shown]
+    shoes = shown[1][:, [5, 7, 9]].all(1).sum()
+    photos = data.photos
+    assert photos is not None
+    hats = int(photos.targets[:, -1].sum())
+    assert shoes == (16 - hats) * views
+    assert more[1] - more[0] == 100 + 16 + hats * views
+
+
+def test_the_hardest_strangers_are_shown() -> None:
+    """Bright ones, to a network that takes what is bright for garments."""
+
+    class Bright(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            light = pixels.float().mean((1, 2))[:, None] * self.weight
+            return torch.cat([light.expand(-1, 10), -light], 1)
+
+    levels = torch.arange(10, dtype=torch.uint8)[:, None, None].expand(-1, 28, 28)
+    kept = lesson.hardest(Bright(), levels, 3)
+    assert sorted(kept[:, 0, 0].tolist()) == [7, 8, 9]
+
+
+def test_photos_are_shown_less_and_less() -> None:
+    views = [lesson.photo_views(epoch / 80) for epoch in range(80)]
+    assert views == sorted(views, reverse=True)
+    assert (views[0], views[-1]) == (lesson.PHOTO_VIEWS, 1)
