@@ -287,7 +287,7 @@ def skip_rest(body: Body, sock: TimedSocket) -> None:
     if isinstance(reader, LengthReader) and reader.length:
         come = reader.unreader.take_buffered()
         reader.unreader.unread(come[reader.length :])
-        sock.skip(reader.length - len(come))
+        sock.skip(max(0, reader.length - len(come)))  # the next may have come too
         reader.length = 0
     while body.read(PIECE):  # in chunks
         pass
