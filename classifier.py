@@ -19,8 +19,6 @@ import onnxruntime
 DECIMALS = 6  # of probabilities and scores, rounded here and nowhere else
 OUTPUTS = ["probabilities", "unknown_score"]
 ACTIVATION = "class_activation"  # asked for only to explain: the others cost less
-AS_ASKED = onnxruntime.RunOptions()
-AS_ASKED.only_execute_path_to_fetches = True
 
 
 class Prediction(NamedTuple):
@@ -73,9 +71,7 @@ class Classifier:
         arXiv 1512.04150): how much each part of the picture speaks for its class.
         """
         outputs = [*OUTPUTS, ACTIVATION] if explain else OUTPUTS
-        probabilities, scores, *maps = self._session.run(
-            outputs, {"pixels": pixels}, AS_ASKED
-        )
+        probabilities, scores, *maps = self._session.run(outputs, {"pixels": pixels})
         rows = zip(probabilities.tolist(), scores.tolist(), strict=True)
         predictions = [self._predict(row, score) for row, score in rows]
         if not explain:

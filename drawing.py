@@ -159,7 +159,10 @@ def vessels(size: int, random: Generator) -> Tensor:
 
 
 def proportions(size: int, random: Generator) -> Tensor:
-    """Choose widths and heights of drawings, 1 or less, one of them 1: [size, 2]."""
+    """Choose how far drawings reach along two axes, one all the way: [size, 2].
+
+    Of those that are shorter along one, it is the second of most.
+    """
     short = uniform(size, random, 0.2, 1)[..., 0]
     both = torch.cat([torch.ones(size, 1), short], 1)
     both = torch.where(chance(size, random, 0.3)[..., 0], both.flip(1), both)

@@ -13,7 +13,6 @@ import hmac
 import json
 import re
 import secrets
-import select
 import socket
 import sys
 import time
@@ -104,7 +103,7 @@ class Asked(NamedTuple):
     request_id: str
     method: str
     route: str
-    started: float  # by `time.perf_counter`
+    seconds: float  # from its head to its answer
 
 
 def start() -> tuple[Flask, Classifier]:
@@ -231,10 +230,12 @@ def has_left(client: socket.socket | None) -> bool:
         if "waitress.client_disconnected" in request.environ:
             return bool(request.environ["waitress.client_disconnected"]())
         client = request.environ.get("gunicorn.socket")
-    if client is None or not select.select([client], [], [], 0)[0]:
+    if client is None:
         return False
     try:
-        return not client.recv(1, socket.MSG_PEEK)
+        return not client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
     except OSError:
         return True
 
@@ -342,7 +343,8 @@ def tell(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
     finish(response)
     route = request.url_rule.rule if request.url_rule else "none"
-    asked = Asked(g.request_id, request.method, route, g.started)
+    seconds = time.perf_counter() - g.started
+    asked = Asked(g.request_id, request.method, route, seconds)
     account(asked, response.status_code, *g.get("classified", ([], [])))
     return response
 
@@ -351,8 +353,7 @@ def account(
     asked: Asked, status: int, pictures: list[Picture], outcomes: list[Outcome]
 ) -> None:
     """Count and log an answer, and record what was predicted."""
-    request_id, method, route, started = asked
-    seconds = time.perf_counter() - started
+    request_id, method, route, seconds = asked
     lines = [summarise(outcome) for outcome in outcomes]
     observe.count_request(route, status, seconds)
     observe.count_predictions(lines)

@@ -132,15 +132,16 @@ def check(model: Calibrated, onnx: bytes, facts: Facts, test: Split) -> Facts:
     graph is less often right.
     """
     classifier = Classifier(artifact.Artifact(onnx, facts))
-    expected, served = [], []
+    expected, predictions = [], []
     for batch in test.pixels.split(EVALUATION_BATCH):
         expected.append(model(batch)[0].numpy())
-        predictions = classifier.classify(batch.numpy())
-        served += [list(p.probabilities.values()) for p in predictions]
-    ours, theirs = np.array(served), np.concatenate(expected)
+        predictions += classifier.classify(batch.numpy())
+    ours = np.array([list(p.probabilities.values()) for p in predictions])
+    theirs = np.concatenate(expected)
+    named = np.array([p.class_id for p in predictions])  # before rounding
     labels = test.labels.numpy()
-    same = (ours.argmax(1) == theirs.argmax(1)).mean()
-    right, meant = ((p.argmax(1) == labels).mean() for p in (ours, theirs))
+    same = np.mean(named == theirs.argmax(1))
+    right, meant = (np.mean(ids == labels) for ids in (named, theirs.argmax(1)))
     chance = FEW / len(labels)
     if same < 1 - max(MAX_APART, chance) or right < meant - max(MAX_LOSS, chance):
         raise ValueError(

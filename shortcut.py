@@ -78,17 +78,23 @@ def answer_at_once(
     if not is_plain or len(body) > app.config["MAX_CONTENT_LENGTH"]:
         return None
     request_id = request_id_of(sent.get(b"x-request-id", ""))
-    asked = Asked(request_id, "POST", ROUTES.get(path, path), started)
+
+    def teller(status: int, reply: Reply | None = None) -> Callable[[], None]:
+        seconds = time.perf_counter() - started
+        asked = Asked(request_id, "POST", ROUTES.get(path, path), seconds)
+        pictures, outcomes = (reply.pictures, reply.outcomes) if reply else ([], [])
+        return partial(account, asked, status, pictures, outcomes)
+
     try:
         kind = sent.get(b"content-type", "")
         reply = reply_to(path, kind, body, client) if is_let_in(token) else None
     except ClientDisconnected:
-        account(asked, HTTPStatus.BAD_REQUEST, [], [])
+        teller(HTTPStatus.BAD_REQUEST)()
         raise
     except OverloadedError as error:
         status = HTTPStatus.SERVICE_UNAVAILABLE
         text = turned_away(path, status, str(error), request_id)
-        return Answer(text, partial(account, asked, status, [], []))
+        return Answer(text, teller(status))
     except (HTTPException, ImageError, BusyError):
         return None  # a route will say so
     if reply is None:
@@ -96,8 +102,7 @@ def answer_at_once(
     own = f"Content-Length: {len(reply.text)}\r\nX-Request-ID: {request_id}\r\n"
     date = f"Date: {http_date()}\r\n\r\n"
     text = head_of(reply.status) + f"{own}{date}".encode() + reply.text
-    tell = partial(account, asked, reply.status, reply.pictures, reply.outcomes)
-    return Answer(text, tell)
+    return Answer(text, teller(reply.status, reply))
 
 
 def reply_to(

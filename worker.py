@@ -143,7 +143,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self.answered += 1
             self.nr += 1
             self.finish(conn, head, answer.text)
-            answer.tell()  # while the client reads it
+            self.tell(answer)  # while the client reads it
         else:
             self.hand_over(conn, head)
 
@@ -186,6 +186,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self.hand_over(conn)
         else:
             self.await_next(conn)
+
+    def tell(self, answer: "Answer") -> None:
+        """Count and log an answer; a full disk is to end no worker."""
+        try:
+            answer.tell()
+        except Exception:
+            self.log.exception("an answer is not accounted for")
 
     def send(self, conn: Connection, answer: bytes) -> bool:
         """Send a short answer; drop who does not take it, and tell."""
@@ -304,7 +311,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         try:
             self.send_from_thread(conn, head, answer.text)
         finally:
-            answer.tell()
+            self.tell(answer)
         return True
 
     def send_from_thread(self, conn: Connection, head: Head, answer: bytes) -> None:

@@ -44,6 +44,12 @@ def test_figures_add_up_over_workers(
         requests.post(f"{server.url}/predict", data=pictures["bag"], timeout=10)
     requests.post(f"{server.url}/predict", data=b"no picture", timeout=10)
     requests.get(f"{server.url}/nowhere", timeout=10)
+
+    def recorded() -> list[str]:
+        files = (folder / "record").glob("*.jsonl")
+        return [line for file in files for line in file.read_text().splitlines()]
+
+    soon(recorded, 21)
     answer = requests.get(f"{server.url}/metrics", timeout=10)
     assert answer.headers["Content-Type"].startswith("text/plain")
     text = answer.text
@@ -59,10 +65,6 @@ def test_figures_add_up_over_workers(
     ).json()["model"]["version"]
     info = f'fashion_model_info{{name="fashion",version="{version}"}}'
     assert figure(text, info) == 1
-
-    def recorded() -> list[str]:
-        files = (folder / "record").glob("*.jsonl")
-        return [line for file in files for line in file.read_text().splitlines()]
 
     lines = [json.loads(line) for line in soon(recorded, 22)]
     assert [line["class"] for line in lines if "class" in line] == ["Bag"] * 21

@@ -140,14 +140,22 @@ def ask_often(url: str, boot: bytes) -> list[float]:
     return seconds
 
 
-def test_one_log_line_a_request(gunicorn: Server, boot: bytes) -> None:
-    headers = {"X-Request-ID": "find-me"}
-    requests.post(f"{gunicorn.url}/predict", data=boot, headers=headers, timeout=5)
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [("ankle-boot.png", "Ankle boot"), ("photo-t-shirt.jpg", "T-shirt/top")],
+)
+def test_one_log_line_a_request(gunicorn: Server, name: str, label: str) -> None:
+    """By the main thread, and by another, which it takes for the photo."""
+    headers = {"X-Request-ID": f"find-{name}"}
+    picture = (ROOT / "static" / "pictures" / name).read_bytes()
+    requests.post(f"{gunicorn.url}/predict", data=picture, headers=headers, timeout=5)
 
     def found() -> list[str]:
-        return [x for x in gunicorn.log.read_text().splitlines() if "find-me" in x]
+        return [x for x in gunicorn.log.read_text().splitlines() if f"find-{name}" in x]
 
-    lines = soon(found, 1)
+    soon(found, 1)
+    time.sleep(0.2)  # for one too many
+    lines = found()
     assert len(lines) == 1
     line = json.loads(lines[0])
     assert line["level"] == "info"
@@ -156,8 +164,8 @@ def test_one_log_line_a_request(gunicorn: Server, boot: bytes) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", line["time"])
     assert {"request_id", "version"} <= set(line)
     (prediction,) = line["predictions"]
-    assert prediction["class"] == "Ankle boot"
-    assert prediction["bytes"] == len(boot)
+    assert prediction["class"] == label
+    assert prediction["bytes"] == len(picture)
     assert len(prediction["sha256"]) == 64
     assert {"probability", "unknown_score"} <= set(prediction)
 

@@ -1,7 +1,9 @@
 """gunicorn's threads under slow, rude and too many clients; real sockets throughout."""
 
+import errno
 import io
 import json
+import logging
 import math
 import os
 import runpy
@@ -24,6 +26,7 @@ from PIL import Image
 
 import connection as room
 import worker
+from shortcut import Answer
 
 Connection = socket.socket
 HEAD = "POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n"
@@ -44,6 +47,7 @@ def wait_until_accepted(server: Server) -> None:
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
         listening = [row for row in rows if row[3] == "0A"]
         ours = [row for row in listening if row[1].endswith(f":{port:04X}")]
+        assert ours
         if all(row[4].endswith(":00000000") for row in ours):
             return
         time.sleep(0.01)
@@ -377,6 +381,28 @@ def test_a_request_may_begin_behind_another(single: Server, boot: bytes) -> None
                 sender.sendall(both[cut:])
                 assert hear_one(sender)[0] in (200, 415)
                 assert hear_one(sender)[0] == 200
+
+
+def test_much_may_come_behind_a_body_that_nobody_reads(single: Server) -> None:
+    """More than is read ahead of it."""
+    unread = b"POST /ping HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n" + b"x" * 10
+    ping = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connect(single) as sender:
+        sender.sendall(unread + 1000 * ping)
+        assert hear_one(sender)[0] == 405
+        assert [hear_one(sender)[0] for _ in range(1000)] == [200] * 1000
+
+
+def test_a_full_disk_ends_no_worker(caplog: pytest.LogCaptureFixture) -> None:
+    """What is not told is logged, if that can be."""
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    plain = object.__new__(worker.Worker)
+    plain.log = logging.getLogger("worker")
+    plain.tell(Answer(b"", full))
+    assert "not accounted for" in caplog.text
 
 
 def test_a_head_that_gunicorn_would_refuse_is_left_to_it(
