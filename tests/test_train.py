@@ -96,6 +96,23 @@ def test_the_seed_decides_the_weights(data: Data, tmp_path: Path) -> None:
     assert not torch.equal(first, weights(run(data, tmp_path, seed=2)))
 
 
+@pytest.mark.parametrize(
+    ("able", "faster"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, True),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, True),
+        ({"cpu_name": "AMD EPYC"}, False),
+        ({}, False),
+    ],
+)
+def test_bfloat16_is_used_where_it_was_faster(
+    monkeypatch: pytest.MonkeyPatch, able: dict[str, Any], faster: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert train.has_bfloat16(torch.device("cpu")) == faster
+
+
 def test_training_lowers_the_loss(data: Data) -> None:
     parts = train.build(1, 100, torch.device("cpu"))
     random = torch.Generator().manual_seed(1)
