@@ -43,6 +43,7 @@ QUICK_EPOCHS = 3
 BATCH_SIZE = 128
 LEARNING_RATE = 4e-3  # at its peak
 FINE_TUNING_RATE = 1e-3  # likewise, of a network that is trained already
+START_SHARE = 0.5  # how far a fine-tuned network goes back to where it started
 WARMUP_SHARE = 0.2  # of the steps
 WEIGHT_DECAY = 0.05
 LABEL_SMOOTHING = 0.1
@@ -56,6 +57,7 @@ RECORDED = (  # settings that `model.json` tells
     "BATCH_SIZE",
     "LEARNING_RATE",
     "FINE_TUNING_RATE",
+    "START_SHARE",
     "WARMUP_SHARE",
     "WEIGHT_DECAY",
     "LABEL_SMOOTHING",
@@ -160,8 +162,33 @@ def train(
             tqdm.write(f"epoch {epoch + 1}/{epochs}: loss {loss:.3f}, {figures}")
             seconds = before + time.perf_counter() - started
             save_checkpoint(checkpoint, parts, {**facts, "epoch": epoch + 1}, seconds)
-    seconds = before + time.perf_counter() - started
-    return cast("FashionCNN", parts.average.module.cpu()), seconds
+    network = cast("FashionCNN", parts.average.module.cpu())
+    if start:
+        random = Generator().manual_seed(seed)
+        pixels = mix(data, scenes, network, 1, random)[0]
+        chosen = torch.randperm(len(pixels), generator=random)[:WATCHED]
+        go_back(network, start, pixels[chosen])
+    return network, before + time.perf_counter() - started
+
+
+def go_back(network: FashionCNN, start: Facts, pixels: Tensor) -> None:
+    """Average a fine-tuned network's weights with those that it started from.
+
+    It keeps most of what it has learnt and forgets less of what it knew (Wortsman et
+    al., arXiv 2109.01903). `pixels` show how large activations are now.
+    """
+    old = start["state_dict"]
+    network.load_state_dict(
+        {
+            name: value.lerp(old[name], START_SHARE)
+            if value.is_floating_point()
+            else value
+            for name, value in network.state_dict().items()
+        }
+    )
+    network.unround()
+    network.watch(pixels)
+    network.round()
 
 
 def train_epoch(

@@ -77,6 +77,19 @@ def test_fine_tuning_starts_from_a_model() -> None:
     assert train.Run(3, 1, start).facts()["start"] == start["version"]
 
 
+def test_a_fine_tuned_network_goes_half_way_back(data: Data) -> None:
+    start = torch.load(ROOT / "model.bin", weights_only=True)
+    torch.manual_seed(1)
+    network = FashionCNN()
+    tuned = network.head.weight.detach().clone()
+    train.go_back(network, start, data.train.pixels)
+    assert torch.allclose(
+        network.head.weight, (tuned + start["state_dict"]["head.weight"]) / 2
+    )
+    assert network.is_watched()
+    assert network.arguments["rounded"]
+
+
 def test_get_data_splits_without_overlap(data: Data, samples: Samples) -> None:
     assert [len(part.labels) for part in data[:3]] == [80, 20, 100]
     both = torch.cat([data.train.pixels, data.validation.pixels]).flatten(1)
