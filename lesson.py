@@ -24,7 +24,7 @@ OUTLIER_SHARE = 0.14  # other pictures that are none of the classes
 PHOTO_VIEWS = 8  # of each photo, if there are photos; fewer and fewer, at last one
 SCRAP_VIEWS = 1
 SCENE_EPOCHS = 4  # worth of scenes is drawn; a short run draws less
-CANDIDATES = 2  # for each place of a made-up stranger: those it errs on most are shown
+CANDIDATES = 2  # for a made-up stranger's place, if a network is to choose among them
 RECORDED = (  # settings that `model.json` tells
     "SCENE_SHARE",
     "STRANGE_SCENE_SHARE",
@@ -75,13 +75,13 @@ def size_of_mix(data: Data, views: int) -> int:
 
 
 def mix(
-    data: Data, scenes: Scenes, network: nn.Module, views: int, random: Generator
+    data: Data, scenes: Scenes, network: nn.Module | None, views: int, random: Generator
 ) -> tuple[Tensor, Tensor]:
     """Lay out what one epoch shows: uint8 [N, 28, 28], targets bool [N, classes + 1].
 
     `views` is how many of each photo are shown, if there are photos. Each part is
-    drawn anew: which scenes and views are seen, which strangers. `network` is what
-    those are chosen by.
+    drawn anew: which scenes and views are seen, which strangers. Those are chosen by a
+    network, if it is given.
     """
     strangers = choose_strangers(data, scenes, network, random)
     garments, classes = data.train, len(data.classes)
@@ -101,23 +101,21 @@ def mix(
 
 
 def choose_strangers(
-    data: Data, scenes: Scenes, network: nn.Module, random: Generator
+    data: Data, scenes: Scenes, network: nn.Module | None, random: Generator
 ) -> Tensor:
     """Choose the strangers of an epoch: uint8 [N, 28, 28].
 
-    Of more than are shown, those which the network takes for garments most: it learns
-    little from what it tells apart already (Chen et al., arXiv 2006.15207).
+    If there is a network, of more than are shown those which it takes for garments
+    most: what it tells apart already teaches it little (Chen et al., arXiv 2006.15207).
     """
     count, garments = len(data.train.labels), data.train.pixels
     posed, made = (round(s * count) for s in (STRANGE_SCENE_SHARE, OUTLIER_SHARE))
-    chosen = pick(scenes.strangers, CANDIDATES * posed, random)
-    drawn = make_outliers(garments, CANDIDATES * made, random)
-    return torch.cat(
-        [
-            hardest(network, scenes.strangers[chosen], posed),
-            hardest(network, drawn, made),
-        ]
-    )
+    times = 1 if network is None else CANDIDATES
+    chosen = pick(scenes.strangers, times * posed, random)
+    kinds = scenes.strangers[chosen], make_outliers(garments, times * made, random)
+    if network is None:
+        return torch.cat(kinds)
+    return torch.cat([hardest(network, kind, len(kind) // times) for kind in kinds])
 
 
 def hardest(network: nn.Module, strangers: Tensor, count: int) -> Tensor:

@@ -152,7 +152,8 @@ def train(
         for epoch in range(done, epochs):
             random = Generator().manual_seed(seed * 10_000 + epoch)
             average = parts.average.module
-            pixels, targets = mix(data, scenes, average, views[epoch], random)
+            chooser = average if start else None  # from the beginning it is no gain
+            pixels, targets = mix(data, scenes, chooser, views[epoch], random)
             erasing = epoch < (1 - CLEAN_SHARE) * epochs
             pixels = augment(pixels, random, erasing)
             loss = train_epoch(parts, pixels, targets, random, bar)

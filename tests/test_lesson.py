@@ -28,10 +28,13 @@ def data(folder: Path) -> Data:
     return data_room.get_data(folder)
 
 
-def test_an_epoch_shows_each_garment_and_strangers(data: Data) -> None:
+@pytest.mark.parametrize("network", [None, FashionCNN()])
+def test_an_epoch_shows_each_garment_and_strangers(
+    data: Data, network: FashionCNN | None
+) -> None:
     scenes = lesson.draw_scenes(data.train, EPOCHS, seed=1)
     random = torch.Generator().manual_seed(1)
-    pixels, targets = lesson.mix(data, scenes, FashionCNN(), 1, random)
+    pixels, targets = lesson.mix(data, scenes, network, 1, random)
     assert len(pixels) == len(targets) == lesson.size_of_mix(data, 1)
     assert (pixels[: len(data.train.labels)] == data.train.pixels).all()
     assert (targets.sum(1) == 1).all()
