@@ -314,12 +314,18 @@ def parse_options() -> argparse.Namespace:
     return options
 
 
+def read_start(path: Path) -> Facts:
+    """Read a `model.bin` to go on from, with the version that it is known by."""
+    known_by = artifact.load(str(path)).facts["version"]
+    return {**torch.load(path, weights_only=True), "version": known_by}
+
+
 def main() -> None:
     """Get the data, train, evaluate, save."""
     options = parse_options()
     keep_memory()
     checkpoint = options.output.with_suffix(".checkpoint")
-    start = torch.load(options.start, weights_only=True) if options.start else None
+    start = read_start(options.start) if options.start else None
     data = get_data(options.data, options.photos, options.outliers)
     run = Run(options.epochs, options.seed, start)
     network, seconds = train(data, run, checkpoint, resume=options.resume)

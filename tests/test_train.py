@@ -63,8 +63,8 @@ def run(data: Data, path: Path, seed: int = 1, resume: bool = False) -> FashionC
     return train.train(data, plan, path / "checkpoint", resume=resume)[0]
 
 
-def test_fine_tuning_starts_from_a_model() -> None:
-    start = torch.load(ROOT / "model.bin", weights_only=True)
+def test_fine_tuning_starts_from_a_model(classifier: Classifier) -> None:
+    start = train.read_start(ROOT / "model.bin")
     tuned = train.build(1, 100, torch.device("cpu"), start)
     fresh = train.build(1, 100, torch.device("cpu"))
     network = FashionCNN()
@@ -74,7 +74,7 @@ def test_fine_tuning_starts_from_a_model() -> None:
     assert not torch.equal(weights(fresh.network), weights(network))
     rates = [max(parts.schedule.get_last_lr()) for parts in (tuned, fresh)]
     assert rates[0] < rates[1]
-    assert train.Run(3, 1, start).facts()["start"] == start["version"]
+    assert train.Run(3, 1, start).facts()["start"] == classifier.version
 
 
 def test_a_fine_tuned_network_goes_half_way_back(data: Data) -> None:
