@@ -184,7 +184,8 @@ for telling people apart, nor for any decision about a person.
 {data["train"]:,} garments of Fashion-MNIST to train on and {data["validation"]:,} aside
 to choose by; {data.get("photos", 0):,} photos to train on and
 {data.get("photos_aside", 0):,} aside; outliers made up in code
-{_and(data.get("outliers", {}))}. {settings["epochs"]} epochs from {settings["start"]}, seed {settings["seed"]},
+{_and(data.get("outliers", {}))}. {settings["epochs"]} epochs, starting from
+{settings["start"]}, seed {settings["seed"]},
 {facts["seconds"] / 60:.0f} minutes. Probabilities are calibrated on garments of
 Fashion-MNIST set aside, not on photos. The unknown threshold is
 {facts["unknown_threshold"]:.3f}.
