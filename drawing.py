@@ -193,8 +193,7 @@ def curves(size: int, random: Generator) -> Tensor:
 def outlines(size: int, random: Generator) -> Tensor:
     """Draw one to five thin outlines of shapes: float [size, 28, 28]."""
     page = torch.zeros(size, SIDE, SIDE)
-    wide, high = (1 / proportions(size, random)).unbind(1)
-    zoom = torch.diag_embed(torch.stack([wide, high], 1))
+    zoom = torch.diag_embed(1 / proportions(size, random))
     rows = torch.cat([zoom, torch.zeros(size, 2, 1)], 2)
     grid = affine_grid(rows, [size, 1, SIDE, SIDE], align_corners=False)
     for share in (1, 0.7, 0.5, 0.4, 0.3):

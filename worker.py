@@ -35,7 +35,7 @@ from connection import (
     skip_rest,
 )
 
-if TYPE_CHECKING:  # it builds the network, which is not to be before the fork
+if TYPE_CHECKING:  # imported by `load_wsgi`
     from shortcut import Answer
 
 LINGER_SECONDS = 2  # with a client that has its answer and is still sending
@@ -56,6 +56,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def load_wsgi(self) -> None:
         """Load the application, and the way past it."""
         super().load_wsgi()
+        # not before the fork, for this builds the network
         import predict  # noqa: PLC0415
         import shortcut  # noqa: PLC0415
 
