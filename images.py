@@ -9,7 +9,9 @@ section 2), made for grounds of any colour and for photos.
 """
 
 import io
+import struct
 import warnings
+import zlib
 from functools import lru_cache
 
 import numpy as np
@@ -54,6 +56,11 @@ TRIM_SHARE = 0.1  # of the fullest row or column: less is a speck
 MIN_CONTRAST = 40  # the least that is stretched to white
 
 PNG = b"\x89PNG\r\n\x1a\n"
+# a PNG of a grey level a byte, all in one chunk (PNG specification, 5.3 and 11.2)
+PLAIN_PNG = struct.Struct(">8sI4s8s5sI I4s")
+HEAD_OF_PNG = PNG, 13, b"IHDR"
+GREY = bytes([8, 0, 0, 0, 0])  # bits, colour, compression, filter, interlace
+END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
 SIGNATURES: dict[bytes, type[ImageFile]] = {
     PNG: PngImageFile,
     b"\xff\xd8\xff": JpegImageFile,  # of an MPO the first picture
@@ -131,6 +138,9 @@ def to_pixels(data: bytes) -> Pixels:
 
 def decode(data: bytes) -> Image.Image:
     """Decode the first frame to upright 8-bit "L" or "RGB". Raises `ImageError`."""
+    plain = decode_plain_png(data)
+    if plain is not None:
+        return plain
     reader = reader_of(data)
     if reader is None:
         raise UnsupportedImageError(_why_unsupported(data))
@@ -145,6 +155,29 @@ def decode(data: bytes) -> Image.Image:
         raise
     except Exception as error:
         raise BrokenImageError(f"the picture cannot be decoded: {error}") from error
+
+
+def decode_plain_png(data: bytes) -> Image.Image | None:
+    """Decode a whole, plain, grey PNG in half of the time that Pillow's reader takes.
+
+    Fashion-MNIST saved as files is such. None for any other, sound or broken.
+    """
+    if not data.endswith(END_OF_PNG) or len(data) < PLAIN_PNG.size:
+        return None
+    *head, size, form, checksum, length, name = PLAIN_PNG.unpack_from(data)
+    packed = memoryview(data)[PLAIN_PNG.size : -len(END_OF_PNG) - 4]
+    if (*head, form, name) != (*HEAD_OF_PNG, GREY, b"IDAT") or len(packed) != length:
+        return None
+    width, height = struct.unpack(">II", size)
+    sums = checksum, int.from_bytes(data[-len(END_OF_PNG) - 4 : -len(END_OF_PNG)])
+    if sums != (zlib.crc32(data[12:29]), zlib.crc32(packed, zlib.crc32(name))):
+        return None
+    if not 0 < width * height <= MAX_PIXELS:
+        return None
+    try:
+        return Image.frombytes("L", (width, height), packed, "zip", "L", False)
+    except ValueError:
+        return None
 
 
 def _refuse_if_large(image: Image.Image) -> None:

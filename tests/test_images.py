@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,12 +11,15 @@ from conftest import Encode, Samples
 from PIL import Image, ImageColor, ImageDraw
 
 from images import (
+    GREY,
+    PNG,
     BrokenImageError,
     ImageError,
     Pixels,
     TooLargeError,
     UnsupportedImageError,
     decode,
+    decode_plain_png,
     to_pixels,
 )
 
@@ -225,17 +229,23 @@ def test_photo_modes_agree_with_rgb(encode: Encode, mode: str) -> None:
     assert abs(difference).max() <= 1
 
 
+def plain_png(rows: bytes, size: tuple[int, int] = (4, 3), form: bytes = GREY) -> bytes:
+    head = struct.pack(">II", *size) + form
+    chunks = (b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+    return PNG + b"".join(chunk(*one) for one in chunks)
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + crc(name + data)
+
+
+def crc(data: bytes | bytearray) -> bytes:
+    return struct.pack(">I", zlib.crc32(data))
+
+
 def png_header(width: int, height: int) -> bytes:
     """A small PNG that claims a size."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        check = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    body = zlib.compress(b"\0" * min(width * height, 20_000_000), 9)
-    signature = b"\x89PNG\r\n\x1a\n"
-    return signature + chunk(b"IHDR", header) + chunk(b"IDAT", body)
+    return plain_png(b"\0" * min(width * height, 20_000_000), (width, height))
 
 
 @pytest.mark.parametrize(
@@ -329,3 +339,58 @@ def test_a_huge_picture_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delattr("PIL.ImageFile.ImageFile.load")
     with pytest.raises(TooLargeError):
         to_pixels(png_header(13_300, 13_300))
+
+
+def outcome(data: bytes) -> bytes | str:
+    try:
+        return decode(data).tobytes()
+    except ImageError as error:
+        return f"{error.code}: {error}"
+
+
+def plain_and_not() -> Iterator[bytes]:
+    """Make plain PNGs, and such as are so nearly."""
+    random = np.random.default_rng(3)
+    for filters in ([0, 0, 0], [1, 2, 3], [4, 4, 4], [2, 4, 1], [3, 0, 5]):
+        lines = [bytes([filter_]) + random.bytes(4) for filter_ in filters]
+        yield plain_png(b"".join(lines))
+    rows = b"\0abcd" * 3
+    for some in (b"", rows[:9], rows[:-1], rows + b"more", rows * 50):
+        yield plain_png(some)
+    for size in ((0, 3), (4, 0), (1, 1), (13_300, 13_300), (2**32 - 1, 1)):
+        yield plain_png(rows, size)
+    for place, values in ((0, (1, 4, 16)), (1, (2, 3, 4, 6)), (2, (1,)), (3, (1,))):
+        for value in values:
+            yield plain_png(
+                rows, form=GREY[:place] + bytes([value]) + GREY[place + 1 :]
+            )
+    yield plain_png(rows, form=GREY[:4] + b"\1")
+    data = plain_png(rows)
+    yield from (data[:size] for size in range(len(PNG), len(data)))
+    yield data + b"more"
+    yield data.replace(b"IDAT", chunk(b"tRNS", b"\0a")[4:] + data[33:37] + b"IDAT")
+    for place in range(len(PNG), len(data)):
+        for change in (1, 128):
+            damaged = bytearray(data)
+            damaged[place] ^= change
+            yield bytes(damaged)
+            damaged[29:33] = crc(damaged[12:29])
+            damaged[-16:-12] = crc(damaged[37:-16])
+            yield bytes(damaged)
+
+
+def test_plain_pngs_are_decoded_as_pillow_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = list(plain_and_not())
+    quick = [decode_plain_png(data) is not None for data in cases]
+    found = [outcome(data) for data in cases]
+    monkeypatch.setattr("images.decode_plain_png", lambda data: None)
+    assert found == [outcome(data) for data in cases]
+    assert quick[:4] == [True] * 4
+    assert 20 < sum(quick) < len(cases) / 2
+
+
+def test_fashion_mnist_as_files_is_plain(samples: Samples, encode: Encode) -> None:
+    for pixels in samples.pixels:
+        image = decode_plain_png(encode(Image.fromarray(pixels)))
+        assert image is not None
+        assert (np.asarray(image) == pixels).all()

