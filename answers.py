@@ -8,7 +8,7 @@ What is said, whichever way it is asked for; nothing here knows HTTP.
 
 import hashlib
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 from classifier import Prediction
 from images import ImageError
@@ -17,15 +17,6 @@ from schemas import PROBLEMS
 
 Json = dict[str, Any]
 Outcome = Prediction | ImageError  # of one picture
-
-
-class Reply(NamedTuple):
-    """What is answered to a request that needs no Flask."""
-
-    status: int
-    text: bytes
-    pictures: list[Picture]
-    outcomes: list[Outcome]
 
 
 COMPACT = json.JSONEncoder(separators=(",", ":"))  # half the time of Flask's own way

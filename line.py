@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 PATIENCE_SECONDS = 5.0  # the longest anybody waits
 FULL = "the line for the network is full"
-PACE_SHARE = 0.1  # that the last turn has in the mean length of a turn
+PACE_SHARE = 0.1  # that the last turn has in the mean
 
 
 class OverloadedError(Exception):
@@ -56,7 +56,7 @@ class Line:
         self._coming: deque[float] = deque()  # since when, of those let in
         self._is_taken = False
         self._strained_until = 0.0
-        self._pace = 0.0  # seconds, the mean length of a turn
+        self._pace = 0.0  # seconds, the mean time a request has the turn
         self._began = 0.0
 
     def lets_in(self) -> bool:
@@ -111,17 +111,20 @@ class Line:
         return turn is not None
 
     @contextmanager
-    def at_once(self) -> Iterator[bool]:
-        """Take a turn without waiting. Raises `BusyError` if somebody has it."""
+    def at_once(self, count: int) -> Iterator[None]:
+        """Take a turn for so many requests without waiting.
+
+        Raises `BusyError` if somebody has it.
+        """
         with self._mutex:
             if self._is_taken:
                 raise BusyError
             self._is_taken = True
         self._began = time.perf_counter()
         try:
-            yield False
+            yield
         finally:
-            self.__exit__(None, None, None)
+            self._pass_on(count)
 
     def _give_up(self, turn: threading.Lock) -> None:
         """Leave the line, unless the turn has come this very moment."""
@@ -137,8 +140,13 @@ class Line:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Pass the turn on to whoever has waited longest."""
-        self._pace += PACE_SHARE * (time.perf_counter() - self._began - self._pace)
+        """Pass the turn on."""
+        self._pass_on()
+
+    def _pass_on(self, count: int = 1) -> None:
+        """Let whoever has waited longest have the turn that served so many."""
+        length = (time.perf_counter() - self._began) / count
+        self._pace += PACE_SHARE * (length - self._pace)
         with self._mutex:
             if self._waiting:
                 self._waiting.popleft().release()

@@ -49,7 +49,7 @@ LATENCY = Histogram(
 )
 INFERENCE = Histogram(
     "fashion_inference_seconds",
-    "The network's time for all pictures of a request.",
+    "The network's time for a pass: a request's pictures, or several requests'.",
     buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
 )
 PICTURES = Counter(

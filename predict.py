@@ -189,30 +189,35 @@ def classify(
     *,
     explain: bool = False,
     client: socket.socket | None = None,
-    wait: bool = True,
 ) -> list[Outcome]:
     """Decode and classify all in one pass; a bad picture costs only itself.
 
     `client` is who asks, if that is no request of Flask's. Raises `TooLargeError` if
     the pictures are too many, `OverloadedError` if the network is asked for more than
-    it can do, `ClientDisconnected` if nobody waits for the answer any more, and without
-    `wait` `BusyError` if the network is busy.
+    it can do, and `ClientDisconnected` if nobody waits for the answer any more.
     """
     if len(pictures) > MAX_PICTURES:
         raise TooLargeError(TOO_MANY)
-    with network if wait else network.at_once() as had_to_wait:
+    with network as had_to_wait:
         if had_to_wait and has_left(client):
             raise ClientDisconnected
-        decoded = decode_in_time(pictures)
-        good = [pixels for pixels in decoded if not isinstance(pixels, ImageError)]
-        predictions = iter(infer(stack(good), explain=explain) if good else ())
-    outcomes = [
-        pixels if isinstance(pixels, ImageError) else next(predictions)
-        for pixels in decoded
-    ]
+        outcomes = decode_and_classify(pictures, explain=explain)
     if has_request_context():
         g.classified = pictures, outcomes
     return outcomes
+
+
+def decode_and_classify(
+    pictures: list[Picture], *, explain: bool = False
+) -> list[Outcome]:
+    """Do so for whoever has the turn at the network."""
+    decoded = decode_in_time(pictures)
+    good = [pixels for pixels in decoded if not isinstance(pixels, ImageError)]
+    predictions = iter(infer(stack(good), explain=explain) if good else ())
+    return [
+        pixels if isinstance(pixels, ImageError) else next(predictions)
+        for pixels in decoded
+    ]
 
 
 def decode_in_time(pictures: list[Picture]) -> list[Pixels | ImageError]:

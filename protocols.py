@@ -9,11 +9,10 @@ Errors are raised as everywhere, and `refuse` words them as the protocol wants.
 """
 
 import math
-import socket
 import struct
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 
-from answers import Reply
+from answers import Outcome
 from classifier import Classifier, Prediction
 from images import SIDE, ImageError, TooLargeError
 from openapi import VERSION
@@ -81,6 +80,15 @@ OUTPUTS: dict[OutputName, tuple[str, Callable[[Prediction], list[Any]]]] = {
 }
 
 M = TypeVar("M", bound=Message)
+
+
+class PlainRequest(NamedTuple):
+    """A request that holds and wants no binary data."""
+
+    message: InferenceRequest
+    wanted: dict[OutputName, bool]
+    pictures: list[Picture]
+
 
 v2 = Blueprint("v2", __name__, url_prefix="/v2")
 seldon = Blueprint("seldon", __name__)
@@ -168,8 +176,8 @@ def say(
     return answer, b"".join(chunk for _, chunk in written)
 
 
-def infer_at_once(body: bytes, client: socket.socket | None) -> Reply | None:
-    """Answer a request of pixels in JSON, for `shortcut.py`; no other."""
+def read_plain(body: bytes) -> PlainRequest | None:
+    """Read a request of pixels, all in JSON, for `shortcut.py`; no other."""
     if b"pixels" not in body:  # pictures may take long to decode
         return None
     message = parse(InferenceRequest, body)
@@ -177,10 +185,13 @@ def infer_at_once(body: bytes, client: socket.socket | None) -> Reply | None:
     pictures = read_input(message, b"")
     if any(wanted.values()) or any(isinstance(one, bytes) for one in pictures):
         return None
-    predictions = classify(pictures, client, wait=client is not None)
-    answer, _ = say(message, wanted, predictions)
-    text = to_text(answer) + b"\n"
-    return Reply(HTTPStatus.OK, text, pictures, [*predictions])
+    return PlainRequest(message, wanted, pictures)
+
+
+def say_plainly(asked: PlainRequest, outcomes: list[Outcome]) -> bytes:
+    """Write the answer to such a request."""
+    answer, _ = say(asked.message, asked.wanted, predictions_of(outcomes))
+    return to_text(answer) + b"\n"
 
 
 @seldon.post("/api/v1.0/predictions")
@@ -377,12 +388,14 @@ def check_shape(
         raise TooLargeError(TOO_MANY)
 
 
-def classify(
-    pictures: list[Picture], client: socket.socket | None = None, *, wait: bool = True
-) -> list[Prediction]:
+def classify(pictures: list[Picture]) -> list[Prediction]:
     """Classify all in one pass. Raises the `ImageError` of the first bad one."""
+    return predictions_of(current_app.extensions["classify"](pictures))
+
+
+def predictions_of(outcomes: list[Outcome]) -> list[Prediction]:
+    """Return outcomes if all are predictions, else raise the first that is none."""
     predictions = []
-    outcomes = current_app.extensions["classify"](pictures, client=client, wait=wait)
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, ImageError):
             raise type(outcome)(f"image[{index}]: {outcome}")

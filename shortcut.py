@@ -1,9 +1,9 @@
 """The common requests answered without Flask: one picture, or pixels in V2.
 
-    answer_at_once("/predict", b"", body)     an `Answer`, or None
+    answer_together([Ask("/predict", b"", body)])     [an `Answer`, or None]
 
 What Flask and gunicorn do for any request takes several times as long as the network.
-`worker.py` asks here first, when a plain request has come whole; whatever is out of the
+`worker.py` asks here first, when plain requests have come whole; whatever is out of the
 ordinary is left to the routes. Keys, limits, counts, log lines and headers are those of
 `predict.py`, and a test holds both ways against each other.
 """
@@ -13,8 +13,10 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from functools import cache, partial
+from contextlib import suppress
+from functools import cache, lru_cache, partial
 from http import HTTPStatus
+from itertools import islice
 from typing import NamedTuple
 
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestTimeout
@@ -23,10 +25,10 @@ from werkzeug.http import http_date
 import observe
 import protocols
 import settings
-from answers import Reply, answer, document_of, to_json
+from answers import Outcome, answer, document_of, to_json
 from images import ImageError
 from line import FULL, BusyError, OverloadedError
-from pictures import one_picture
+from pictures import Picture, one_picture
 from predict import (
     PROBLEM,
     Asked,
@@ -35,9 +37,11 @@ from predict import (
     bearer,
     classifier,
     classify,
+    decode_and_classify,
     finish,
     is_let_in,
     model,
+    network,
     refuse,
     request_id_of,
     respond,
@@ -54,6 +58,24 @@ INFER_PATH = protocols.INFER.replace("<name>", classifier.name)
 ROUTES = {INFER_PATH: protocols.INFER}  # whose path is not their name
 
 
+class Ask(NamedTuple):
+    """A POST that has come whole."""
+
+    path: str
+    fields: bytes  # the lines of its head
+    body: bytes
+
+
+class Question(NamedTuple):
+    """What a request wants to know, and how it is to be told."""
+
+    request_id: str
+    route: str
+    started: float  # by `time.perf_counter`
+    pictures: list[Picture]
+    say: Callable[[list[Outcome]], tuple[int, bytes]]  # status and body
+
+
 class Answer(NamedTuple):
     """A whole HTTP answer, and what is left to do once it is sent: count and log."""
 
@@ -61,74 +83,118 @@ class Answer(NamedTuple):
     tell: Callable[[], None]
 
 
-def answer_at_once(
-    path: str, fields: bytes, body: bytes, client: socket.socket | None = None
-) -> Answer | None:
-    """Answer a POST of one picture; None for any other.
+def answer_together(asks: list[Ask]) -> list[Answer | None]:
+    """Answer small pictures at once, in one pass; None for what takes long or waits.
 
-    `fields` are the lines of the request's head. Without `client` only what is quick is
-    answered; with it also what takes long or has to wait, unless the client has left:
-    then this raises `ClientDisconnected`.
+    What the processor has at hand for one picture serves the next ones as well: sixteen
+    together take half of the time that they take one by one.
+    """
+    questions = [read(ask, small=True) for ask in asks]
+    taken = [question for question in questions if question]
+    pictures = [picture for question in taken for picture in question.pictures]
+    if not pictures:
+        return [None] * len(asks)
+    try:
+        with network.at_once(len(taken)):
+            outcomes = iter(decode_and_classify(pictures))
+    except BusyError:
+        return [None] * len(asks)
+    return [
+        question and write(question, list(islice(outcomes, len(question.pictures))))
+        for question in questions
+    ]
+
+
+def answer_alone(ask: Ask, client: socket.socket) -> Answer | None:
+    """Answer one picture, however long it takes; None for what a route must see to.
+
+    Raises `ClientDisconnected` if the client leaves while it waits for its turn.
+    """
+    question = read(ask, small=False)
+    if question is None:
+        return None
+    try:
+        outcomes = classify(question.pictures, client=client)
+    except ClientDisconnected:
+        teller(question, HTTPStatus.BAD_REQUEST)()
+        raise
+    except OverloadedError as error:
+        status = HTTPStatus.SERVICE_UNAVAILABLE
+        text = turned_away(ask.path, status, str(error), question.request_id)
+        return Answer(text, teller(question, status))
+    return write(question, outcomes)
+
+
+def read(ask: Ask, *, small: bool) -> Question | None:
+    """Read a request of one picture; None for any other.
+
+    With `small` only a picture that is quickly decoded is taken.
     """
     started = time.perf_counter()
+    path, fields, body = ask
     found = FIELDS.findall(fields)
     sent = {name.lower(): value.decode() for name, value in found}
     is_plain = len(sent) == len(found) and not sent.keys() & UNUSUAL
     token = sent.get(b"x-api-key") or bearer(sent.get(b"authorization", ""))
-    if not is_plain or len(body) > app.config["MAX_CONTENT_LENGTH"]:
+    is_large = len(body) > app.config["MAX_CONTENT_LENGTH"]
+    if not is_plain or is_large or not is_let_in(token):
         return None
-    request_id = request_id_of(sent.get(b"x-request-id", ""))
-
-    def teller(status: int, reply: Reply | None = None) -> Callable[[], None]:
-        seconds = time.perf_counter() - started
-        asked = Asked(request_id, "POST", ROUTES.get(path, path), seconds)
-        pictures, outcomes = (reply.pictures, reply.outcomes) if reply else ([], [])
-        return partial(account, asked, status, pictures, outcomes)
-
-    try:
-        kind = sent.get(b"content-type", "")
-        reply = reply_to(path, kind, body, client) if is_let_in(token) else None
-    except ClientDisconnected:
-        teller(HTTPStatus.BAD_REQUEST)()
-        raise
-    except OverloadedError as error:
-        status = HTTPStatus.SERVICE_UNAVAILABLE
-        text = turned_away(path, status, str(error), request_id)
-        return Answer(text, teller(status))
-    except (HTTPException, ImageError, BusyError):
-        return None  # a route will say so
-    if reply is None:
-        return None
-    own = f"Content-Length: {len(reply.text)}\r\nX-Request-ID: {request_id}\r\n"
-    date = f"Date: {http_date()}\r\n\r\n"
-    text = head_of(reply.status) + f"{own}{date}".encode() + reply.text
-    return Answer(text, teller(reply.status, reply))
-
-
-def reply_to(
-    path: str, kind: str, body: bytes, client: socket.socket | None
-) -> Reply | None:
-    """Find out what to answer to a body of this Content-Type."""
-    if path == "/predict":
-        return predict_at_once(body, kind, client)
-    if path == INFER_PATH:
-        with app.app_context():
-            return protocols.infer_at_once(body, client)
+    with suppress(HTTPException, ImageError):  # a route will say what is wrong
+        content = read_content(path, sent.get(b"content-type", ""), body, small=small)
+        if content:
+            request_id = request_id_of(sent.get(b"x-request-id", ""))
+            return Question(request_id, ROUTES.get(path, path), started, *content)
     return None
 
 
-def predict_at_once(
-    body: bytes, kind: str, client: socket.socket | None
-) -> Reply | None:
-    """Answer as `predict.predict` does, if the body is one picture."""
-    picture = one_picture(body, kind, small=client is None)
-    if picture is None:
-        return None
-    outcomes = classify([picture], client=client, wait=client is not None)
+def read_content(
+    path: str, kind: str, body: bytes, *, small: bool
+) -> tuple[list[Picture], Callable[[list[Outcome]], tuple[int, bytes]]] | None:
+    """Find the pictures in a body of this Content-Type, and how to answer."""
+    if path == "/predict":
+        picture = one_picture(body, kind, small=small)
+        return ([picture], say_prediction) if picture else None
+    if path == INFER_PATH and (found := protocols.read_plain(body)):
+        return found.pictures, partial(say_tensors, found)
+    return None
+
+
+def say_prediction(outcomes: list[Outcome]) -> tuple[int, bytes]:
+    """Answer as `predict.predict` does."""
     document = document_of([answer(outcomes[0])], model(), is_batch=False)
-    status = document.get("status", HTTPStatus.OK)
-    text = to_json(document).encode()
-    return Reply(status, text, [picture], outcomes)
+    return document.get("status", HTTPStatus.OK), to_json(document).encode()
+
+
+def say_tensors(
+    asked: protocols.PlainRequest, outcomes: list[Outcome]
+) -> tuple[int, bytes]:
+    """Answer as `protocols.infer` does."""
+    with app.app_context():
+        return HTTPStatus.OK, protocols.say_plainly(asked, outcomes)
+
+
+def write(question: Question, outcomes: list[Outcome]) -> Answer:
+    """Write the answer to a question."""
+    status, body = question.say(outcomes)
+    own = f"Content-Length: {len(body)}\r\nX-Request-ID: {question.request_id}\r\n"
+    head = head_of(status) + f"{own}Date: {date_at(int(time.time()))}\r\n\r\n".encode()
+    return Answer(head + body, teller(question, status, outcomes))
+
+
+def teller(
+    question: Question, status: int, outcomes: list[Outcome] | None = None
+) -> Callable[[], None]:
+    """Prepare to count and log an answer that is ready now."""
+    seconds = time.perf_counter() - question.started
+    asked = Asked(question.request_id, "POST", question.route, seconds)
+    pictures = [] if outcomes is None else question.pictures
+    return partial(account, asked, status, pictures, outcomes or [])
+
+
+@lru_cache(1)
+def date_at(second: int) -> str:
+    """Write a time as HTTP does."""
+    return http_date(second)
 
 
 @cache

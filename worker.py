@@ -36,12 +36,13 @@ from connection import (
 )
 
 if TYPE_CHECKING:  # imported by `load_wsgi`
-    from shortcut import Answer
+    from shortcut import Answer, Ask
 
 LINGER_SECONDS = 2  # with a client that has its answer and is still sending
 YIELD_SECONDS = 0.0005  # before a busy worker reaches for a new connection
 COLLECTED = 1024**2  # bytes; threads wait for what is larger
 QUICK = 16 * 1024  # bytes; what is larger is not answered here
+TOGETHER = 16  # requests, in one pass of the network
 UNAVAILABLE, TIMED_OUT = 503, 408
 ENDLESS = 2**62  # bytes
 
@@ -61,9 +62,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         import shortcut  # noqa: PLC0415
 
         self.line = predict.network
-        self.answer_at_once = shortcut.answer_at_once
+        self.shortcut = shortcut
         self.turn_away = shortcut.turn_away_unread
         self.coming: dict[Connection, None] = {}  # in the order of their deadlines
+        self.quick: list[tuple[Connection, Head]] = []  # to be answered together
         self.answered = 0  # in this round of the main thread
         self.is_plain = self.cfg.keepalive and not (
             self.log.access_log_enabled or self.cfg.statsd_host  # gunicorn's own work
@@ -97,6 +99,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Do a round of what is to be done."""
         self.answered = 0
         super().wait_for_and_dispatch_events(timeout)
+        self.answer_together()
 
     def on_client_socket_readable(self, conn: Connection, client: TimedSocket) -> None:
         """Collect what has come; see to the request once it is complete."""
@@ -131,48 +134,52 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def is_full(self, client: TimedSocket) -> bool:
         """Tell whether there is no turn at the network, or no memory, for one more."""
-        return client.is_too_much or self.line.is_full(self.answered)
+        before = self.answered + len(self.quick)
+        return client.is_too_much or self.line.is_full(before)
 
     def answer_or_hand_over(self, conn: Connection, head: Head) -> None:
-        """Answer a request that is complete, here if that is quickly done."""
+        """Have a request that is complete answered, here if that is quickly done."""
         if head.method != "POST" or not self.may_answer():
             self.hand_over(conn)
-            return
-        quick = head.end <= QUICK and self.line.is_free()
-        answer = self.ask(conn, head) if quick else None
-        if answer is not None:
-            self.answered += 1
-            self.nr += 1
-            self.finish(conn, head, answer.text)
-            self.tell(answer)  # while the client reads it
+        elif head.end <= QUICK and self.line.is_free():
+            self.quick.append((conn, head))
+            if len(self.quick) == TOGETHER:
+                self.answer_together()
         else:
             self.hand_over(conn, head)
 
     def may_answer(self) -> bool:
         """Tell whether a request may be answered without gunicorn, and kept open."""
-        is_last = not self.alive or self.nr + 1 >= self.max_requests
+        is_last = not self.alive or self.nr + len(self.quick) + 1 >= self.max_requests
         is_crowded = len(self.keepalived_conns) >= self.max_keepalived
         return bool(self.is_plain and not is_last and not is_crowded)
 
-    def ask(
-        self, conn: Connection, head: Head, *, wait: bool = False
-    ) -> "Answer | None":
-        """Ask the application for a whole answer, without gunicorn's parser.
-
-        In a thread it may wait and take long. Raises `ClientDisconnected`.
-        """
-        client = conn.sock
-        with memoryview(client.ahead) as ahead:
-            body = bytes(ahead[head.start : head.end])
+    def answer_together(self) -> None:
+        """Answer the quick requests that have come in this round."""
+        if not self.quick:
+            return
+        quick, self.quick = self.quick, []
         try:
-            return self.answer_at_once(
-                head.path, head.fields, body, client if wait else None
-            )
-        except ClientDisconnected:
-            raise
+            asks = [self.ask_of(conn, head) for conn, head in quick]
+            answers = self.shortcut.answer_together(asks)
         except Exception:  # Flask will meet it again, and knows what to say
-            self.log.exception("a request is handed over")
-            return None
+            self.log.exception("%d requests are handed over", len(quick))
+            answers = [None] * len(quick)
+        for (conn, head), answer in zip(quick, answers, strict=True):
+            if answer is None:
+                self.hand_over(conn, head)
+            else:
+                self.answered += 1
+                self.nr += 1
+                self.finish(conn, head, answer.text)
+        for answer in filter(None, answers):  # while the clients read theirs
+            self.tell(answer)
+
+    def ask_of(self, conn: Connection, head: Head) -> "Ask":
+        """Take a request that has come whole."""
+        with memoryview(conn.sock.ahead) as ahead:
+            body = bytes(ahead[head.start : head.end])
+        return self.shortcut.Ask(head.path, head.fields, body)
 
     def refuse(self, conn: Connection, head: Head) -> None:
         """Answer a 503, without gunicorn's parser: a quarter of the work."""
@@ -306,7 +313,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if not conn.is_let_in:
             self.send_from_thread(conn, head, self.turn_away(head.path, UNAVAILABLE))
             return True
-        answer = self.ask(conn, head, wait=True)
+        try:
+            ask = self.ask_of(conn, head)
+            answer = self.shortcut.answer_alone(ask, conn.sock)
+        except ClientDisconnected:
+            raise
+        except Exception:  # Flask will meet it again, and knows what to say
+            self.log.exception("a request is handed over")
+            return False
         if answer is None:
             return False
         try:

@@ -150,12 +150,24 @@ def test_nobody_waits_longer_than_patience(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_turn_may_be_taken_at_once_or_not_at_all() -> None:
     line = Line()
-    with line.at_once() as had_to_wait:
-        assert not had_to_wait
-        with pytest.raises(BusyError), line.at_once():
-            pass
-    with line, pytest.raises(BusyError), line.at_once():
+    with line.at_once(1), pytest.raises(BusyError), line.at_once(1):
         pass
-    with line.at_once():
+    with line, pytest.raises(BusyError), line.at_once(1):
+        pass
+    with line.at_once(1):
         assert not line.is_free()
     assert line.is_free()
+
+
+def test_a_turn_of_many_leaves_room_for_as_many() -> None:
+    """Each of ten takes a tenth of the turn: so many more are served in time."""
+    room = {}
+    for count in (1, 10):
+        line = Line()
+        for _ in range(30):
+            with line.at_once(count):
+                time.sleep(0.01)
+        with line.at_once(1):
+            room[count] = sum(line.lets_in() for _ in range(200))
+    assert room[1] < 25
+    assert room[10] > 50

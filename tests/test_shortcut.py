@@ -15,18 +15,21 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from conftest import ROOT, Encode
+from conftest import ROOT, Encode, Samples
 from flask.testing import FlaskClient
+from PIL import Image
 from prometheus_client import REGISTRY
 from werkzeug.exceptions import ClientDisconnected
+from werkzeug.test import TestResponse
 
 import predict
-from images import to_pixels
+from images import Pixels, to_pixels
 from line import Line, OverloadedError
 from pictures import one_picture
-from shortcut import answer_at_once
+from shortcut import Answer, Ask, answer_alone, answer_together
 
 PHOTO = (ROOT / "static" / "pictures" / "photo-t-shirt.jpg").read_bytes()
+INFER = "/v2/models/fashion/infer"
 
 
 def as_json(data: bytes) -> str:
@@ -111,6 +114,29 @@ def test_what_takes_long_is_not_for_the_main_thread(
             assert one_picture(*sent, small=False) == picture
 
 
+def infer_body(pixels: Pixels) -> bytes:
+    tensor = {"name": "pixels", "datatype": "UINT8", "shape": pixels.shape}
+    return json.dumps({"inputs": [tensor | {"data": pixels.tolist()}]}).encode()
+
+
+def at_once(path: str, fields: bytes, body: bytes) -> Answer | None:
+    [answer] = answer_together([Ask(path, fields, body)])
+    return answer
+
+
+def assert_says(ours: Answer, theirs: TestResponse) -> None:
+    """Status, headers and body."""
+    head, _, text = ours.text.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    assert headers.pop("Server") == "gunicorn"
+    assert headers.pop("Connection") == "keep-alive"
+    assert abs(parse_date(headers.pop("Date")) - datetime.now(UTC)).seconds < 5
+    assert status == f"HTTP/1.1 {theirs.status}"
+    assert headers == dict(theirs.headers)
+    assert text == theirs.data
+
+
 def counts() -> Counter[str]:
     """All that has been counted so far."""
     return Counter(
@@ -140,8 +166,6 @@ def test_at_once_is_as_by_flask(  # noqa: PLR0917 - fixtures
     """Status, headers, body, log line and counts."""
     monkeypatch.setitem(predict.app.config, "API_KEY", key and [key.encode()])
     noise = np.random.default_rng(1).integers(0, 256, (28, 28), np.uint8)
-    tensor = {"name": "pixels", "datatype": "UINT8", "shape": [1, 784]}
-    data = {"data": to_pixels(boot).ravel().tolist()}
     kind, body = {
         "boot": ("image/png", boot),
         "noise": ("image/png", encode(noise, "PNG")),
@@ -149,9 +173,9 @@ def test_at_once_is_as_by_flask(  # noqa: PLR0917 - fixtures
         "photo": ("image/jpeg", PHOTO),
         "form": form(PHOTO),
         "base64": ("text/plain", json.dumps({"image": as_json(PHOTO)}).encode()),
-        "V2": ("text/plain", json.dumps({"inputs": [tensor | data]}).encode()),
+        "V2": ("text/plain", infer_body(to_pixels(boot)[None])),
     }[what]
-    path = "/v2/models/fashion/infer" if what == "V2" else "/predict"
+    path = INFER if what == "V2" else "/predict"
     sent = {
         "Content-Type": kind,
         "X-Request-ID": "me",
@@ -160,30 +184,62 @@ def test_at_once_is_as_by_flask(  # noqa: PLR0917 - fixtures
     fields = "".join(f"{name}: {value}\r\n" for name, value in sent.items()).encode()
 
     def told() -> tuple[dict[str, Any], Counter[str]]:
-        line = json.loads(capsys.readouterr().out)
-        del line["time"], line["milliseconds"]
-        return line, counts()
+        return untimed(capsys.readouterr().out), counts()
 
     before = counts()
     response = client.post(path, data=body, headers=sent)
     by_flask, after = told()
     with closing(socket.socket()) as waiting:
-        at_once = answer_at_once(path, fields, body, waiting)
+        at_once = answer_alone(Ask(path, fields, body), waiting)
     assert at_once is not None
     at_once.tell()
     by_itself, then = told()
-    head, _, text = at_once.text.partition(b"\r\n\r\n")
-    status, *lines = head.decode().split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines)
-    assert headers.pop("Server") == "gunicorn"
-    assert headers.pop("Connection") == "keep-alive"
-    assert abs(parse_date(headers.pop("Date")) - datetime.now(UTC)).seconds < 5
-    assert status == f"HTTP/1.1 {response.status}"
-    assert headers == dict(response.headers)
-    assert text == response.data
+    assert_says(at_once, response)
     assert by_itself == by_flask
     assert then - after == after - before
     assert after - before
+
+
+def test_together_each_is_answered_as_by_flask(
+    client: FlaskClient,
+    capsys: pytest.CaptureFixture[str],
+    boot: bytes,
+    samples: Samples,
+    encode: Encode,
+) -> None:
+    """In one pass of the network, whatever comes between them."""
+    garments = [encode(Image.fromarray(pixels)) for pixels in samples.pixels[:3]]
+    noise = encode(np.random.default_rng(1).integers(0, 256, (28, 28), np.uint8))
+    bodies = [boot, garments[0], PHOTO, noise, garments[1], boot[:100], b"text"]
+    asks = [("/predict", body) for body in (*bodies, garments[2])]
+    asks.insert(3, (INFER, infer_body(samples.pixels[:2])))
+    left = [PHOTO, b"text"]  # to threads
+    fields = b"X-Request-ID: me\r\n"
+
+    before = counts()
+    answers = answer_together([Ask(path, fields, body) for path, body in asks])
+    assert [not answer for answer in answers] == [body in left for _, body in asks]
+    for answer in filter(None, answers):
+        answer.tell()
+    lines = capsys.readouterr().out.splitlines()
+    told = counts() - before
+    before = counts()
+    for (path, body), found in zip(asks, answers, strict=True):
+        if found:
+            sent = {"X-Request-ID": "me"}
+            assert_says(found, client.post(path, data=body, headers=sent))
+    by_flask = capsys.readouterr().out.splitlines()
+    assert [untimed(line) for line in lines] == [untimed(line) for line in by_flask]
+    passes = "fashion_inference_seconds_count {}"
+    told_by_flask = counts() - before
+    assert told.pop(passes) == 1
+    assert told_by_flask.pop(passes) == 6
+    assert told == told_by_flask
+
+
+def untimed(line: str) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads(line)
+    return fields | {"time": 0, "milliseconds": 0}
 
 
 def test_at_once_there_is_no_way_round_a_key(
@@ -196,10 +252,10 @@ def test_at_once_there_is_no_way_round_a_key(
         b"X-API-Key: wrong\r\nX-API-Key: right\r\n",
         b"Authorization: Basic right\r\n",
     ):
-        assert answer_at_once("/predict", fields, boot) is None
-    assert answer_at_once("/predict", b"X-API-Key: right\r\n", boot)
+        assert at_once("/predict", fields, boot) is None
+    assert at_once("/predict", b"X-API-Key: right\r\n", boot)
     monkeypatch.setitem(predict.app.config, "MAX_CONTENT_LENGTH", 100)
-    assert answer_at_once("/predict", b"X-API-Key: right\r\n", boot) is None
+    assert at_once("/predict", b"X-API-Key: right\r\n", boot) is None
 
 
 def test_at_once_little_is_served(boot: bytes) -> None:
@@ -211,10 +267,10 @@ def test_at_once_little_is_served(boot: bytes) -> None:
         "data": [as_json(boot)],
     }
     for body in (boot, json.dumps({"inputs": [image], "id": "pixels"}).encode()):
-        for path in ("/predict?explain=true", "/predict/", "/v2/models/fashion/infer"):
-            assert answer_at_once(path, b"", body) is None
+        for path in ("/predict?explain=true", "/predict/", INFER):
+            assert at_once(path, b"", body) is None
     encoded = b"Content-Encoding: gzip\r\n"
-    assert answer_at_once("/predict", encoded, boot) is None
+    assert at_once("/predict", encoded, boot) is None
 
 
 def test_nothing_is_worked_out_for_a_client_who_has_left(boot: bytes) -> None:
@@ -223,7 +279,7 @@ def test_nothing_is_worked_out_for_a_client_who_has_left(boot: bytes) -> None:
     with closing(ours), ThreadPoolExecutor() as pool, ExitStack() as busy:
         busy.enter_context(predict.network)
         before = counts()
-        waiting = pool.submit(answer_at_once, "/predict", b"", boot, ours)
+        waiting = pool.submit(answer_alone, Ask("/predict", b"", boot), ours)
         theirs.close()
         time.sleep(0.1)
         busy.close()
@@ -238,12 +294,12 @@ def test_nothing_is_worked_out_for_a_client_who_has_left(boot: bytes) -> None:
 def test_the_main_thread_waits_for_nobody(boot: bytes) -> None:
     with predict.network:
         started = time.monotonic()
-        assert answer_at_once("/predict", b"", boot) is None
+        assert at_once("/predict", b"", boot) is None
         assert time.monotonic() - started < 1
-    assert answer_at_once("/predict", b"", boot)
+    assert at_once("/predict", b"", boot)
 
 
-@pytest.mark.parametrize("path", ["/predict", "/v2/models/fashion/infer"])
+@pytest.mark.parametrize("path", ["/predict", INFER])
 def test_who_waits_too_long_is_told_as_by_flask(
     client: FlaskClient,
     monkeypatch: pytest.MonkeyPatch,
@@ -255,15 +311,12 @@ def test_who_waits_too_long_is_told_as_by_flask(
         raise OverloadedError("waited 5 s for the network")
 
     monkeypatch.setattr(Line, "__enter__", full)
-    tensor = {"name": "pixels", "datatype": "UINT8", "shape": [1, 784]}
-    data = {"data": to_pixels(boot).ravel().tolist()}
-    infer = json.dumps({"inputs": [tensor | data]}).encode()
-    body = boot if path == "/predict" else infer
+    body = boot if path == "/predict" else infer_body(to_pixels(boot)[None])
     before = counts()
     response = client.post(path, data=body, headers={"X-Request-ID": "me"})
     after = counts()
     with closing(socket.socket()) as waiting:
-        by_itself = answer_at_once(path, b"X-Request-ID: me\r\n", body, waiting)
+        by_itself = answer_alone(Ask(path, b"X-Request-ID: me\r\n", body), waiting)
     assert by_itself
     by_itself.tell()
     head, _, text = by_itself.text.partition(b"\r\n\r\n")
@@ -272,9 +325,5 @@ def test_who_waits_too_long_is_told_as_by_flask(
     assert dict(line.split(": ", 1) for line in lines) == dict(response.headers)
     assert text == response.data
     assert counts() - after == after - before
-    first, second = map(json.loads, capsys.readouterr().out.splitlines())
-    assert {**first, "time": 0, "milliseconds": 0} == {
-        **second,
-        "time": 0,
-        "milliseconds": 0,
-    }
+    first, second = map(untimed, capsys.readouterr().out.splitlines())
+    assert first == second

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
-from conftest import GUNICORN, ROOT, Encode, Server, serve
+from conftest import GUNICORN, ROOT, Encode, Samples, Server, serve
 from gunicorn.config import Config
 from PIL import Image
 
@@ -76,6 +76,20 @@ def hear_one(connection: Connection) -> tuple[int, dict[str, str], bytes]:
     while len(body) < size:
         body += connection.recv(size - len(body))
     return int(first.split()[1]), headers, body
+
+
+def workers_of(server: Server) -> list[int]:
+    pid = server.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in children.read_text().split()]
+
+
+def passes(server: Server) -> float:
+    """How often the network has been run."""
+    text = requests.get(f"{server.url}/metrics", timeout=5).text
+    name = "fashion_inference_seconds_count "
+    [line] = [line for line in text.splitlines() if line.startswith(name)]
+    return float(line.removeprefix(name))
 
 
 @pytest.fixture(scope="module")
@@ -179,14 +193,7 @@ def test_who_leaves_the_line_costs_nothing(
     single: Server, load: bytes, boot: bytes
 ) -> None:
     """Their requests are read, and never decoded nor classified."""
-
-    def classified() -> float:
-        text = requests.get(f"{single.url}/metrics", timeout=5).text
-        name = "fashion_inference_seconds_count "
-        [line] = [x for x in text.splitlines() if x.startswith(name)]
-        return float(line.split()[1])
-
-    before = classified()
+    before = passes(single)
     with connect(single) as busy:
         busy.sendall(load)
         time.sleep(0.3)
@@ -196,7 +203,7 @@ def test_who_leaves_the_line_costs_nothing(
         time.sleep(0.1)
         hear_one(busy)
         time.sleep(0.3)
-    assert classified() == before + 1
+    assert passes(single) == before + 1
 
 
 def test_a_client_that_does_not_read_does_not_stop_others(
@@ -257,13 +264,11 @@ def test_what_comes_after_the_end_is_not_held_against_others(
 
 def test_a_killed_worker_is_replaced(tmp_path: Path, boot: bytes) -> None:
     with serve(GUNICORN, tmp_path / "log", WEB_CONCURRENCY="1") as server:
-        pid = server.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children")
-        old = children.read_text().split()
-        os.kill(int(old[0]), signal.SIGKILL)
+        old = workers_of(server)
+        os.kill(old[0], signal.SIGKILL)
         answer = requests.post(f"{server.url}/predict", data=boot, timeout=10)
         assert answer.status_code == 200
-        assert children.read_text().split() != old
+        assert workers_of(server) != old
 
 
 def test_sigterm_loses_nothing_that_was_accepted(tmp_path: Path, boot: bytes) -> None:
@@ -368,6 +373,27 @@ def test_a_request_is_answered_when_it_is_complete(single: Server, boot: bytes) 
         sender.sendall(request + ask("/predict", b"none") + request)
         statuses = [hear_one(sender)[0] for _ in range(3)]
     assert statuses == [200, 415, 200]
+
+
+def test_requests_that_come_together_are_answered_together(
+    single: Server, samples: Samples, encode: Encode
+) -> None:
+    """In few passes of the network, and each client hears of its own picture."""
+    sent = [encode(Image.fromarray(pixels)) for pixels in samples.pixels[::3]]
+    url = f"{single.url}/predict"
+    alone = [requests.post(url, data=one, timeout=5).json() for one in sent]
+    before = passes(single)
+    [pid] = workers_of(single)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(single)) for _ in sent]
+        wait_until_accepted(single)
+        os.kill(pid, signal.SIGSTOP)
+        for client, one in zip(clients, sent, strict=True):
+            client.sendall(ask("/predict", one))
+        os.kill(pid, signal.SIGCONT)
+        together = [json.loads(hear_one(client)[2]) for client in clients]
+    assert together == alone
+    assert passes(single) - before <= math.ceil(len(sent) / worker.TOGETHER) + 1
 
 
 def test_a_request_may_begin_behind_another(single: Server, boot: bytes) -> None:
