@@ -36,16 +36,13 @@ MAX_PICTURES = 256  # in one request
 TOO_MANY = f"at most {MAX_PICTURES} pictures in one request"
 MAX_NUMBERS = MAX_PICTURES * SIDE * SIDE
 SMALL = 128 * 128  # pixels
-FORM = "multipart/form-data; boundary="
-PLAIN_FORM = re.compile(  # of one file, as curl and most libraries write it
-    rb"--(?P<boundary>[0-9A-Za-z-]{1,70})\r\n"
-    rb'Content-Disposition: form-data; name="[ !#-[\]-~]*"; filename="[ !#-[\]-~]*"\r\n'
-    rb"(?:Content-Type: [ -~]*\r\n)?"
-    rb"\r\n(?P<picture>.*)\r\n--(?P=boundary)--(?:\r\n)?",
-    re.DOTALL,
+FORM = re.compile(r'multipart/form-data; boundary=("?)([0-9A-Za-z-]{1,70})\1')
+FILE = re.compile(  # how one begins in a form, as curl and most libraries write it
+    rb'\r\nContent-Disposition: form-data; name="[ !#-[\]-~]*"; filename="[ !#-[\]-~]*"'
+    rb"\r\n(?:Content-Type: [ -~]*\r\n)?\r\n"
 )
 PLAIN_JSON = re.compile(
-    rb'\{[ \t\r\n]*"image":[ \t\r\n]*"(?P<picture>[^"]+)"[ \t\r\n]*\}[ \t\r\n]*'
+    rb'\{[ \t\r\n]*"image":[ \t\r\n]*"([^"]+)"[ \t\r\n]*\}[ \t\r\n]*'
 )
 FIRST_CHUNK = PNG + b"\0\0\0\x0dIHDR"  # PNG specification, 11.2.1
 # of a PNG, which may make much work of few bytes: text and profiles are packed
@@ -57,20 +54,22 @@ REQUEST: TypeAdapter[PredictRequest] = TypeAdapter(
 Picture = bytes | Pixels | ImageError  # encoded, ready for the network, or unreadable
 
 
-def one_picture(body: bytes, kind: str, *, small: bool) -> bytes | None:
-    """Return the picture if a body is one: as it is, in a plain form, or in JSON.
+def plain_pictures(body: bytes, kind: str, *, small: bool) -> list[bytes]:
+    """Return the pictures of a body: as it is, files in a plain form, or one in JSON.
 
-    `kind` is the body's Content-Type. With `small` it must be a small PNG. All else is
-    left to `read_files` and `read_pictures`.
+    `kind` is the body's Content-Type. With `small` there must be one, a small PNG. Of
+    all other bodies nothing is returned: `read_files` and `read_pictures` read those.
     """
     if kind.lower().startswith("multipart/"):
-        picture = out_of_form(body, kind)
+        pictures = out_of_form(body, kind)
     elif body.startswith(b"{"):
-        picture = out_of_json(body)
+        pictures = out_of_json(body)
     else:
-        picture = body
-    is_taken = is_small_png(picture) if small else reader_of(picture)
-    return picture if is_taken else None
+        pictures = [body]
+    if small:
+        return pictures if len(pictures) == 1 and is_small_png(pictures[0]) else []
+    is_taken = len(pictures) <= MAX_PICTURES and all(map(reader_of, pictures))
+    return pictures if is_taken else []
 
 
 def is_small_png(picture: bytes) -> bool:
@@ -81,25 +80,29 @@ def is_small_png(picture: bytes) -> bool:
     return width * height <= SMALL and not any(map(picture.count, COSTLY_CHUNKS))
 
 
-def out_of_form(body: bytes, kind: str) -> bytes:
-    """Return the one file of a form as curl writes it; nothing of any other."""
-    found = PLAIN_FORM.fullmatch(body)
-    if not found:
-        return b""
-    boundary = found["boundary"].decode()
-    picture = found["picture"]
-    is_said = kind in (FORM + boundary, f'{FORM}"{boundary}"')
-    has_more = b"--" + found["boundary"] in picture
-    return picture if is_said and not has_more else b""
+def out_of_form(body: bytes, kind: str) -> list[bytes]:
+    """Return the files of a form as curl writes it; nothing of any other."""
+    found = FORM.fullmatch(kind)
+    boundary = b"--" + found[2].encode() if found else b""
+    if not boundary or not body.startswith(boundary):
+        return []
+    *parts, end = body[len(boundary) :].split(b"\r\n" + boundary)
+    if end not in (b"--", b"--\r\n") or body.count(boundary) > len(parts) + 1:
+        return []
+    heads = [FILE.match(part) for part in parts]
+    files = [
+        part[head.end() :] for part, head in zip(parts, heads, strict=True) if head
+    ]
+    return files if len(files) == len(parts) else []
 
 
-def out_of_json(body: bytes) -> bytes:
+def out_of_json(body: bytes) -> list[bytes]:
     """Return the picture of a plain JSON request; nothing of any other."""
     found = PLAIN_JSON.fullmatch(body)
     try:
-        return binascii.a2b_base64(found["picture"], strict_mode=True) if found else b""
+        return [binascii.a2b_base64(found[1], strict_mode=True)] if found else []
     except binascii.Error:
-        return b""
+        return []
 
 
 def read_body() -> bytes:

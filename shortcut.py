@@ -28,7 +28,7 @@ import settings
 from answers import Outcome, answer, document_of, to_json
 from images import ImageError
 from line import FULL, BusyError, OverloadedError
-from pictures import Picture, one_picture
+from pictures import Picture, plain_pictures
 from predict import (
     PROBLEM,
     Asked,
@@ -106,7 +106,7 @@ def answer_together(asks: list[Ask]) -> list[Answer | None]:
 
 
 def answer_alone(ask: Ask, client: socket.socket) -> Answer | None:
-    """Answer one picture, however long it takes; None for what a route must see to.
+    """Answer, however long it takes; None for what a route must see to.
 
     Raises `ClientDisconnected` if the client leaves while it waits for its turn.
     """
@@ -126,9 +126,9 @@ def answer_alone(ask: Ask, client: socket.socket) -> Answer | None:
 
 
 def read(ask: Ask, *, small: bool) -> Question | None:
-    """Read a request of one picture; None for any other.
+    """Read a request of pictures in a plain form; None for any other.
 
-    With `small` only a picture that is quickly decoded is taken.
+    With `small` only one that is quickly decoded is taken.
     """
     started = time.perf_counter()
     path, fields, body = ask
@@ -152,16 +152,17 @@ def read_content(
 ) -> tuple[list[Picture], Callable[[list[Outcome]], tuple[int, bytes]]] | None:
     """Find the pictures in a body of this Content-Type, and how to answer."""
     if path == "/predict":
-        picture = one_picture(body, kind, small=small)
-        return ([picture], say_prediction) if picture else None
+        pictures = plain_pictures(body, kind, small=small)
+        return ([*pictures], say_predictions) if pictures else None
     if path == INFER_PATH and (found := protocols.read_plain(body)):
         return found.pictures, partial(say_tensors, found)
     return None
 
 
-def say_prediction(outcomes: list[Outcome]) -> tuple[int, bytes]:
+def say_predictions(outcomes: list[Outcome]) -> tuple[int, bytes]:
     """Answer as `predict.predict` does."""
-    document = document_of([answer(outcomes[0])], model(), is_batch=False)
+    answers = [answer(outcome) for outcome in outcomes]
+    document = document_of(answers, model(), is_batch=len(answers) > 1)
     return document.get("status", HTTPStatus.OK), to_json(document).encode()
 
 

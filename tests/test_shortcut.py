@@ -25,7 +25,7 @@ from werkzeug.test import TestResponse
 import predict
 from images import Pixels, to_pixels
 from line import Line, OverloadedError
-from pictures import one_picture
+from pictures import plain_pictures
 from shortcut import Answer, Ask, answer_alone, answer_together
 
 PHOTO = (ROOT / "static" / "pictures" / "photo-t-shirt.jpg").read_bytes()
@@ -45,7 +45,7 @@ def form(*parts: bytes) -> tuple[str, bytes]:
 
 
 @pytest.mark.parametrize("small", [True, False])
-def test_one_picture_is_found(boot: bytes, small: bool) -> None:
+def test_plain_pictures_is_found(boot: bytes, small: bool) -> None:
     for picture in [boot] if small else [boot, PHOTO, boot[:100]]:
         kind, body = form(picture)
         encoded = json.dumps({"image": as_json(picture)}).encode()
@@ -56,7 +56,7 @@ def test_one_picture_is_found(boot: bytes, small: bool) -> None:
             (body.removesuffix(b"\r\n"), kind),
             (encoded, ""),
         ):
-            assert one_picture(*sent, small=small) == picture
+            assert plain_pictures(*sent, small=small) == [picture]
 
 
 @pytest.mark.parametrize("small", [True, False])
@@ -87,10 +87,18 @@ def test_all_else_is_left_to_flask(boot: bytes, small: bool) -> None:
         (body.replace(b"IEND", b"\n" + body.partition(b"\r")[0]), kind),
         (b'{\x0c"image": "%s"}' % encoded, ""),
         (b'{"image":\x0b"%s"}' % encoded, ""),
-        form(boot, boot)[::-1],
-        form(boot, PHOTO)[::-1],
+        form(boot, b"text")[::-1],
+        form(*[boot] * 257)[::-1],
     ):
-        assert one_picture(*other, small=small) is None, other
+        assert plain_pictures(*other, small=small) == [], other
+
+
+def test_a_form_may_hold_several(boot: bytes) -> None:
+    pictures = [boot, PHOTO, boot[:100]]
+    kind, body = form(*pictures)
+    assert plain_pictures(body, kind, small=False) == pictures
+    assert plain_pictures(body, kind, small=True) == []
+    assert plain_pictures(body.removesuffix(b"--\r\n"), kind, small=False) == []
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -110,8 +118,8 @@ def test_what_takes_long_is_not_for_the_main_thread(
     for picture in (large, PHOTO, hidden, twice, packed + boot[33:]):
         encoded = b'{"image": "%s"}' % base64.b64encode(picture)
         for sent in ((picture, ""), form(picture)[::-1], (encoded, "")):
-            assert one_picture(*sent, small=True) is None
-            assert one_picture(*sent, small=False) == picture
+            assert plain_pictures(*sent, small=True) == []
+            assert plain_pictures(*sent, small=False) == [picture]
 
 
 def infer_body(pixels: Pixels) -> bytes:
@@ -152,7 +160,7 @@ def counts() -> Counter[str]:
 
 @pytest.mark.parametrize("key", [None, "right"])
 @pytest.mark.parametrize(
-    "what", ["boot", "noise", "broken", "photo", "form", "base64", "V2"]
+    "what", ["boot", "noise", "broken", "photo", "form", "batch", "base64", "V2"]
 )
 def test_at_once_is_as_by_flask(  # noqa: PLR0917 - fixtures
     client: FlaskClient,
@@ -172,6 +180,7 @@ def test_at_once_is_as_by_flask(  # noqa: PLR0917 - fixtures
         "broken": ("image/png", boot[:100]),
         "photo": ("image/jpeg", PHOTO),
         "form": form(PHOTO),
+        "batch": form(boot, PHOTO, boot[:100]),
         "base64": ("text/plain", json.dumps({"image": as_json(PHOTO)}).encode()),
         "V2": ("text/plain", infer_body(to_pixels(boot)[None])),
     }[what]
