@@ -56,6 +56,10 @@ MLSERVER = {
     "MLSERVER_METRICS_PORT": str(PORT + 200),
     "MLSERVER_DEBUG": "false",
 }
+BATCHES = {
+    "MLSERVER_MODEL_MAX_BATCH_SIZE": "16",
+    "MLSERVER_MODEL_MAX_BATCH_TIME": "0.001",
+}
 RAY = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -78,6 +82,12 @@ RIVALS = {
         f"python {HERE}/rivals/lit_serve.py {PORT}",
         {},
     ),
+    "LitServe, batches": Rival(
+        ("png base64", "jpeg base64"),
+        "litserve",
+        f"python {HERE}/rivals/lit_serve.py {PORT} --batches",
+        {},
+    ),
     "BentoML": Rival(
         ("png raw", "jpeg raw"),
         "bentoml",
@@ -88,6 +98,12 @@ RIVALS = {
         ("png raw", "jpeg raw"),
         "ray",
         f"python {HERE}/rivals/ray_serve.py {PORT}",
+        RAY,
+    ),
+    "Ray Serve, batches": Rival(
+        ("png raw", "jpeg raw"),
+        "ray",
+        f"python {HERE}/rivals/ray_serve.py {PORT} --batches",
         RAY,
     ),
     "MLServer": Rival(
@@ -101,6 +117,12 @@ RIVALS = {
         "mlserver",
         "mlserver start .",
         MLSERVER | {"MLSERVER_PARALLEL_WORKERS": "0"},
+    ),
+    "MLServer, no pool, batches": Rival(
+        ("png V2", "batch V2"),
+        "mlserver",
+        "mlserver start .",
+        MLSERVER | {"MLSERVER_PARALLEL_WORKERS": "0"} | BATCHES,
     ),
     "Flask, naive": Rival(
         ("png form", "jpeg form"),

@@ -5,7 +5,8 @@
 
 Sources: https://docs.seldon.ai/mlserver/user-guide/custom and
 https://docs.seldon.ai/mlserver/user-guide/parallel-inference. By itself it hands work
-to a pool of processes; with MLSERVER_PARALLEL_WORKERS=0 one process does it all.
+to a pool of processes; with MLSERVER_PARALLEL_WORKERS=0 one process does it all. With
+MLSERVER_MODEL_MAX_BATCH_SIZE and _TIME requests share a pass (.../adaptive-batching).
 """
 
 from mlserver import MLModel
