@@ -11,8 +11,6 @@ at once, for an early no is worth more than a late answer.
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import NamedTuple
 
@@ -23,10 +21,6 @@ PACE_SHARE = 0.1  # that the last turn has in the mean
 
 class OverloadedError(Exception):
     """The line is full, or the wait was too long."""
-
-
-class BusyError(Exception):
-    """There is no turn without waiting."""
 
 
 class Bounds(NamedTuple):
@@ -110,21 +104,14 @@ class Line:
         self._began = time.perf_counter()
         return turn is not None
 
-    @contextmanager
-    def at_once(self, count: int) -> Iterator[None]:
-        """Take a turn for so many requests without waiting.
-
-        Raises `BusyError` if somebody has it.
-        """
+    def takes(self) -> bool:
+        """Take the turn if nobody has it; tell whether that was so."""
         with self._mutex:
             if self._is_taken:
-                raise BusyError
+                return False
             self._is_taken = True
         self._began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._pass_on(count)
+        return True
 
     def _give_up(self, turn: threading.Lock) -> None:
         """Leave the line, unless the turn has come this very moment."""
@@ -141,9 +128,9 @@ class Line:
         trace: TracebackType | None,
     ) -> None:
         """Pass the turn on."""
-        self._pass_on()
+        self.pass_on()
 
-    def _pass_on(self, count: int = 1) -> None:
+    def pass_on(self, count: int = 1) -> None:
         """Let whoever has waited longest have the turn that served so many."""
         length = (time.perf_counter() - self._began) / count
         self._pace += PACE_SHARE * (length - self._pace)

@@ -27,7 +27,7 @@ import protocols
 import settings
 from answers import Outcome, answer, document_of, to_json
 from images import ImageError
-from line import FULL, BusyError, OverloadedError
+from line import FULL, OverloadedError
 from pictures import Picture, plain_pictures
 from predict import (
     PROBLEM,
@@ -92,13 +92,12 @@ def answer_together(asks: list[Ask]) -> list[Answer | None]:
     questions = [read(ask, small=True) for ask in asks]
     taken = [question for question in questions if question]
     pictures = [picture for question in taken for picture in question.pictures]
-    if not pictures:
+    if not pictures or not network.takes():
         return [None] * len(asks)
     try:
-        with network.at_once(len(taken)):
-            outcomes = iter(decode_and_classify(pictures))
-    except BusyError:
-        return [None] * len(asks)
+        outcomes = iter(decode_and_classify(pictures))
+    finally:
+        network.pass_on(len(taken))
     return [
         question and write(question, list(islice(outcomes, len(question.pictures))))
         for question in questions

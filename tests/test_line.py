@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 import line as line_room
-from line import Bounds, BusyError, Line, OverloadedError
+from line import Bounds, Line, OverloadedError
 
 
 def begin(work: Callable[[], None]) -> threading.Thread:
@@ -150,12 +150,14 @@ def test_nobody_waits_longer_than_patience(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_turn_may_be_taken_at_once_or_not_at_all() -> None:
     line = Line()
-    with line.at_once(1), pytest.raises(BusyError), line.at_once(1):
-        pass
-    with line, pytest.raises(BusyError), line.at_once(1):
-        pass
-    with line.at_once(1):
-        assert not line.is_free()
+    assert line.takes()
+    assert not line.takes()
+    line.pass_on()
+    with line:
+        assert not line.takes()
+    assert line.takes()
+    assert not line.is_free()
+    line.pass_on()
     assert line.is_free()
 
 
@@ -165,9 +167,10 @@ def test_a_turn_of_many_leaves_room_for_as_many() -> None:
     for count in (1, 10):
         line = Line()
         for _ in range(30):
-            with line.at_once(count):
-                time.sleep(0.01)
-        with line.at_once(1):
+            assert line.takes()
+            time.sleep(0.01)
+            line.pass_on(count)
+        with line:
             room[count] = sum(line.lets_in() for _ in range(200))
     assert room[1] < 25
     assert room[10] > 50
