@@ -176,7 +176,7 @@ def decode_plain_png(data: bytes) -> Image.Image | None:
         return None
     try:
         return Image.frombytes("L", (width, height), packed, "zip", "L", False)
-    except ValueError:
+    except (ValueError, MemoryError):
         return None
 
 

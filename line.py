@@ -1,11 +1,12 @@
-"""The line for the network: one request has its turn, a bounded number wait in order.
+"""The line for the network: one has the turn, a bounded number wait in order.
 
     with line as had_to_wait:
         ...  # decode, classify
 
-Threads take requests in, slow senders too; decoding and the network are for one at a
-time, since more would only share the same core. Who would wait too long is turned away
-at once, for an early no is worth more than a late answer.
+Threads take requests in, slow senders too; decoding and the network are for one request
+at a time, or for small ones that came together, since more would only share the same
+core. Who would wait too long is turned away at once, for an early no is worth more than
+a late answer.
 """
 
 import threading
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 PATIENCE_SECONDS = 5.0  # the longest anybody waits
 FULL = "the line for the network is full"
-PACE_SHARE = 0.1  # that the last turn has in the mean
+PACE_SHARE = 0.1  # that the last request has in the mean
 
 
 class OverloadedError(Exception):
@@ -133,7 +134,7 @@ class Line:
     def pass_on(self, count: int = 1) -> None:
         """Let whoever has waited longest have the turn that served so many."""
         length = (time.perf_counter() - self._began) / count
-        self._pace += PACE_SHARE * (length - self._pace)
+        self._pace += (1 - (1 - PACE_SHARE) ** count) * (length - self._pace)
         with self._mutex:
             if self._waiting:
                 self._waiting.popleft().release()

@@ -183,7 +183,8 @@ def read_plain(body: bytes) -> PlainRequest | None:
     message = parse(InferenceRequest, body)
     wanted = wanted_outputs(message)
     pictures = read_input(message, b"")
-    if any(wanted.values()) or any(isinstance(one, bytes) for one in pictures):
+    are_pixels = all(isinstance(one, np.ndarray) for one in pictures)
+    if any(wanted.values()) or not are_pixels:
         return None
     return PlainRequest(message, wanted, pictures)
 

@@ -1,4 +1,4 @@
-"""The common requests answered without Flask: one picture, or pixels in V2.
+"""The common requests answered without Flask: pictures, or pixels in V2.
 
     answer_together([Ask("/predict", b"", body)])     [an `Answer`, or None]
 

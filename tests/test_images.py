@@ -383,6 +383,8 @@ def test_plain_pngs_are_decoded_as_pillow_does(monkeypatch: pytest.MonkeyPatch) 
     cases = list(plain_and_not())
     quick = [decode_plain_png(data) is not None for data in cases]
     found = [outcome(data) for data in cases]
+    whole = plain_png(b"\0" * 5002 * 5000, (5001, 5000))
+    assert decode_plain_png(whole) is None
     monkeypatch.setattr("images.decode_plain_png", lambda data: None)
     assert found == [outcome(data) for data in cases]
     assert quick[:4] == [True] * 4

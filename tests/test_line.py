@@ -174,3 +174,15 @@ def test_a_turn_of_many_leaves_room_for_as_many() -> None:
             room[count] = sum(line.lets_in() for _ in range(200))
     assert room[1] < 25
     assert room[10] > 50
+
+
+def test_after_a_long_turn_many_short_ones_make_room_soon() -> None:
+    line = Line()
+    assert line.takes()
+    time.sleep(0.3)
+    line.pass_on()
+    for _ in range(3):
+        assert line.takes()
+        line.pass_on(16)
+    with line:
+        assert sum(line.lets_in() for _ in range(200)) > 50

@@ -45,7 +45,7 @@ def form(*parts: bytes) -> tuple[str, bytes]:
 
 
 @pytest.mark.parametrize("small", [True, False])
-def test_plain_pictures_is_found(boot: bytes, small: bool) -> None:
+def test_a_picture_is_found_however_it_is_sent(boot: bytes, small: bool) -> None:
     for picture in [boot] if small else [boot, PHOTO, boot[:100]]:
         kind, body = form(picture)
         encoded = json.dumps({"image": as_json(picture)}).encode()
@@ -61,7 +61,7 @@ def test_plain_pictures_is_found(boot: bytes, small: bool) -> None:
 
 @pytest.mark.parametrize("small", [True, False])
 def test_all_else_is_left_to_flask(boot: bytes, small: bool) -> None:
-    """Else a form of two would be answered as one."""
+    """Else what a form says beside its files would be lost."""
     kind, body = form(boot)
     encoded = base64.b64encode(boot)
     for other in (
@@ -275,7 +275,11 @@ def test_at_once_little_is_served(boot: bytes) -> None:
         "shape": [1],
         "data": [as_json(boot)],
     }
-    for body in (boot, json.dumps({"inputs": [image], "id": "pixels"}).encode()):
+    messages = [
+        {"inputs": [image | {"data": [data]}], "id": "pixels"}
+        for data in (as_json(boot), "%")
+    ]
+    for body in (boot, *(json.dumps(message).encode() for message in messages)):
         for path in ("/predict?explain=true", "/predict/", INFER):
             assert at_once(path, b"", body) is None
     encoded = b"Content-Encoding: gzip\r\n"
