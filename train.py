@@ -30,14 +30,15 @@ import lesson
 from augment import augment
 from data import Data, add_options, get_data
 from lesson import draw_scenes, mix, photo_views, size_of_mix
-from model import FashionCNN
+from model import Convolution, FashionCNN
+from optimizer import Muon
 from release import Facts, choose, release, report
 
 # what differs towards the end
 CLEAN_SHARE = 0.1  # of the epochs, the last ones, in which nothing is erased
 ROUNDED_SHARE = 0.08  # of the steps, the last ones, in which the network is rounded
 WATCHED = 4_000  # pictures, by which it is rounded
-# optimisation: AdamW (arXiv 1711.05101), one cycle (arXiv 1708.07120)
+# optimisation: Muon and AdamW (arXiv 1711.05101), one cycle (arXiv 1708.07120)
 EPOCHS = 45
 QUICK_EPOCHS = 3
 BATCH_SIZE = 128
@@ -46,6 +47,7 @@ FINE_TUNING_RATE = 1e-3  # likewise, of a network that is trained already
 START_SHARE = 0.5  # how far a fine-tuned network goes back to where it started
 WARMUP_SHARE = 0.2  # of the steps
 WEIGHT_DECAY = 0.05
+MOMENTUM = 0.95  # of the kernels, but in fine-tuning, where it was not tried
 LABEL_SMOOTHING = 0.1
 AVERAGE_EVERY = 4  # steps
 AVERAGE_SHARE = 0.03  # of the run: how far the weights' moving average looks back
@@ -60,6 +62,7 @@ RECORDED = (  # settings that `model.json` tells
     "START_SHARE",
     "WARMUP_SHARE",
     "WEIGHT_DECAY",
+    "MOMENTUM",
     "LABEL_SMOOTHING",
     "AVERAGE_EVERY",
     "AVERAGE_SHARE",
@@ -118,10 +121,15 @@ def build(
     average = AveragedModel(
         network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
     )
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.ndim == 1]  # biases, batch norm
-    decayed = {"params": matrices, "weight_decay": WEIGHT_DECAY}
-    optimizer = torch.optim.AdamW([decayed, {"params": vectors, "weight_decay": 0.0}])
+    kernels, matrices, vectors = parameters_of(network)
+    momentum = {} if start else {"momentum": MOMENTUM}
+    optimizer = Muon(
+        [
+            {"params": kernels, "weight_decay": WEIGHT_DECAY, **momentum},
+            {"params": matrices, "weight_decay": WEIGHT_DECAY},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         FINE_TUNING_RATE if start else LEARNING_RATE,
@@ -130,6 +138,20 @@ def build(
         cycle_momentum=False,
     )
     return Parts(network, average, optimizer, schedule)
+
+
+def parameters_of(network: FashionCNN) -> tuple[list[Tensor], ...]:
+    """Return kernels between layers, other weights, and biases with batch norm."""
+    kernels: list[Tensor] = [
+        module.convolve.weight
+        for module in network.modules()
+        if isinstance(module, Convolution) and not module.is_first
+    ]
+    known = set(map(id, kernels))
+    matrices: list[Tensor] = [
+        p for p in network.parameters() if p.ndim > 1 and id(p) not in known
+    ]
+    return kernels, matrices, [p for p in network.parameters() if p.ndim == 1]
 
 
 def train(
