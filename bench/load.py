@@ -1,7 +1,7 @@
 """Measure the service beside others: `python -m bench.load`.
 
     python -m bench.load                      beside FastAPI, twice; 4 minutes
-    python -m bench.load --all                beside every rival; 10 minutes
+    python -m bench.load --all                beside every rival; 15 minutes
     python -m bench.load --only LitServe "Ray Serve"
 
 Every rival has a duel with us in each round. A server is started afresh, a sample of
