@@ -49,7 +49,7 @@ class Muon(torch.optim.AdamW):
         step = orthogonal(ahead.flatten(1))
         length = LENGTH * math.sqrt(max(step.shape))
         weight.mul_(1 - group["lr"] * group["weight_decay"])
-        weight.add_(step.view_as(weight), alpha=-group["lr"] * length)
+        weight.add_(step.reshape_as(weight), alpha=-group["lr"] * length)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:

@@ -28,11 +28,12 @@ def test_without_a_momentum_it_is_adamw() -> None:
     assert torch.equal(ours, theirs)
 
 
-def test_a_step_is_as_long_as_adamws() -> None:
+@pytest.mark.parametrize("shape", [(64, 48, 3, 3), (64, 4, 3, 3)])
+def test_a_step_is_as_long_as_adamws(shape: tuple[int, ...]) -> None:
     torch.manual_seed(1)
     lengths = []
     for options in ({"momentum": 0.95}, {}):
-        kernel = torch.zeros(64, 48, 3, 3, requires_grad=True)
+        kernel = torch.zeros(shape, requires_grad=True)
         group = {"params": [kernel], "weight_decay": 0.0, **options}
         optimizer = Muon([group], lr=1.0)
         for _ in range(20):
