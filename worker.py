@@ -63,7 +63,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
         self.line = predict.network
         self.shortcut = shortcut
-        self.turn_away = shortcut.turn_away_unread
         self.coming: dict[Connection, None] = {}  # in the order of their deadlines
         self.quick: list[tuple[Connection, Head]] = []  # to be answered together
         self.answered = 0  # in this round of the main thread
@@ -183,7 +182,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def refuse(self, conn: Connection, head: Head) -> None:
         """Answer a 503, without gunicorn's parser: a quarter of the work."""
-        self.finish(conn, head, self.turn_away(head.path, UNAVAILABLE))
+        self.finish(conn, head, self.shortcut.turn_away_unread(head.path, UNAVAILABLE))
 
     def finish(self, conn: Connection, head: Head, answer: bytes) -> None:
         """Answer a request and have done with it."""
@@ -265,7 +264,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             head = None
         if head is None:
             self.drop(conn)
-        elif self.send(conn, self.turn_away(head.path, TIMED_OUT)):
+        elif self.send(conn, self.shortcut.turn_away_unread(head.path, TIMED_OUT)):
             client.have_done(ENDLESS)
             client.deadline = time.monotonic() + LINGER_SECONDS
             del self.coming[conn]
@@ -311,7 +310,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Answer a request that is complete; tell if that was done."""
         conn.is_let_in = self.line.lets_in()
         if not conn.is_let_in:
-            self.send_from_thread(conn, head, self.turn_away(head.path, UNAVAILABLE))
+            self.send_from_thread(
+                conn, head, self.shortcut.turn_away_unread(head.path, UNAVAILABLE)
+            )
             return True
         try:
             ask = self.ask_of(conn, head)
@@ -343,7 +344,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """
         conn.sock.request = req
         if req.method == "POST" and not (conn.is_let_in or self.line.lets_in()):
-            conn.sock.sendall(self.turn_away(req.path, UNAVAILABLE))
+            conn.sock.sendall(self.shortcut.turn_away_unread(req.path, UNAVAILABLE))
             again = self.alive and not req.should_close()
         else:
             again = super().handle_request(req, conn)
