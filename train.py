@@ -35,7 +35,7 @@ from optimizer import Muon
 from release import Facts, choose, release, report
 
 # what differs towards the end
-CLEAN_SHARE = 0.1  # of the epochs, the last ones, in which nothing is erased
+CLEAN_EPOCHS = 8  # the last ones, in which nothing is erased, but in fine-tuning
 ROUNDED_SHARE = 0.08  # of the steps, the last ones, in which the network is rounded
 WATCHED = 4_000  # pictures, by which it is rounded
 # optimisation: Muon and AdamW (arXiv 1711.05101), one cycle (arXiv 1708.07120)
@@ -53,7 +53,7 @@ AVERAGE_EVERY = 4  # steps
 AVERAGE_SHARE = 0.03  # of the run: how far the weights' moving average looks back
 BAR_EVERY = 20  # steps, between two looks at the loss
 RECORDED = (  # settings that `model.json` tells
-    "CLEAN_SHARE",
+    "CLEAN_EPOCHS",
     "ROUNDED_SHARE",
     "WATCHED",
     "BATCH_SIZE",
@@ -176,7 +176,7 @@ def train(
             average = parts.average.module
             chooser = average if start else None  # from the beginning it is no gain
             pixels, targets = mix(data, scenes, chooser, views[epoch], random)
-            erasing = epoch < (1 - CLEAN_SHARE) * epochs
+            erasing = start is not None or epoch < epochs - CLEAN_EPOCHS
             pixels = augment(pixels, random, erasing)
             loss = train_epoch(parts, pixels, targets, random, bar)
             figures = ", ".join(

@@ -126,6 +126,23 @@ def test_bfloat16_is_used_where_it_was_faster(
     assert train.has_bfloat16(torch.device("cpu")) == faster
 
 
+def test_nothing_is_erased_in_the_last_epochs_but_in_fine_tuning(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    erased: list[bool] = []
+
+    def augment(pixels: Tensor, _random: torch.Generator, erasing: bool) -> Tensor:
+        erased.append(erasing)
+        return pixels
+
+    monkeypatch.setattr(train, "augment", augment)
+    monkeypatch.setattr(train, "CLEAN_EPOCHS", 2)
+    start = train.read_start(ROOT / "model.bin")
+    for plan in (train.Run(EPOCHS, 1), train.Run(EPOCHS, 1, start)):
+        train.train(data, plan, tmp_path / "checkpoint", resume=False)
+    assert erased == [True, False, False, True, True, True]
+
+
 def test_training_lowers_the_loss(data: Data) -> None:
     parts = train.build(1, 100, torch.device("cpu"))
     random = torch.Generator().manual_seed(1)
