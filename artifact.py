@@ -172,7 +172,8 @@ def write(path: Path, checkpoint: dict[str, Any], artifact: Artifact) -> None:
 
 def replace(path: Path, data: bytes) -> None:
     """Put `data` at `path` in one step: a crash leaves the old file or the new one."""
-    handle, name = tempfile.mkstemp(dir=path.resolve().parent, suffix=".tmp")
+    path = path.resolve()  # a link stays one
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:

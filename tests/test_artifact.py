@@ -103,6 +103,14 @@ def test_a_failed_write_leaves_the_old_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_link_stays_one_when_it_is_written_to(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "model.bin").symlink_to(tmp_path / "store" / "1.bin")
+    artifact.replace(tmp_path / "model.bin", b"new")
+    assert (tmp_path / "model.bin").is_symlink()
+    assert (tmp_path / "store" / "1.bin").read_bytes() == b"new"
+
+
 def plain_checkpoint() -> bytes:
     buffer = io.BytesIO()
     torch.save({"weights": torch.ones(3)}, buffer)
