@@ -9,7 +9,9 @@ Training and evaluation read their photos here, all by way of `images`; no torch
 """
 
 import os
+import signal
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
@@ -113,7 +115,10 @@ def on_all_cores(
         return
     workers = min(os.cpu_count() or 1, MAX_WORKERS)
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        # Ctrl-C is for this process: the workers, which begin now, are not to know it
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         done = pool.map(task, first, *columns, chunksize=chunk)
+        signal.signal(signal.SIGINT, handler)
         yield from tqdm(done, total=len(first), desc=what, unit="")
 
 
@@ -169,7 +174,10 @@ def read_unknown(path: Path) -> Pixels:
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             pixels: Pixels = arrays["images"]
-    except (EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (
+        *(EOFError, KeyError, TypeError, ValueError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
         raise ValueError(f"{path} is no NPZ file with images") from error
     if pixels.dtype != np.uint8 or pixels.shape[1:] != (SIDE, SIDE) or not len(pixels):
         raise ValueError(f"{path}: images must be uint8 [N, {SIDE}, {SIDE}]")

@@ -1,5 +1,6 @@
 """Folders of pictures are read as people keep them."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,26 @@ def test_an_npz_of_something_else_is_refused(
         photos.read_unknown(tmp_path / "odd.npz")
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\3\4 cut short"])
+def packed(middle: bytes) -> bytes:
+    """Make an NPZ file whose compressed data is not what it was."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=np.zeros((3, 28, 28), np.uint8))
+    content = bytearray(buffer.getvalue())
+    content[60 : 60 + len(middle)] = middle
+    return bytes(content)
+
+
+def lone_array() -> bytes:
+    """Make an NPY file, which holds one array without a name."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros((3, 28, 28), np.uint8))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no archive", b"PK\3\4 cut short", packed(b"\xff" * 20), lone_array()],
+)
 def test_a_damaged_npz_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "odd.npz").write_bytes(content)
     with pytest.raises(ValueError, match=r"odd\.npz"):
