@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,15 +46,14 @@ class Photos(NamedTuple):
     def split(self) -> tuple["Photos", "Photos"]:
         """Set one in `PHOTOS_ASIDE` aside: those to train on, those to choose by.
 
-        Raises `ValueError` if there is nothing of the classes among the latter.
+        A photo's own pixels decide, so it stays on its side when others come or go.
+        Raises `ValueError` if there is nothing of the classes on either side.
         """
-        random = Generator().manual_seed(SPLIT_SEED)
-        order = torch.randperm(len(self.targets), generator=random)
-        count = len(order) // PHOTOS_ASIDE
-        aside, rest = order[:count], order[count:]
-        if self.targets[aside, -1].all():
-            raise ValueError(f"{len(order)} photos are too few to set some aside")
-        return Photos(*(p[rest] for p in self)), Photos(*(p[aside] for p in self))
+        lots = [int(fingerprint([pixels]), 16) for pixels in self.seen]
+        aside = torch.tensor([lot % PHOTOS_ASIDE == 0 for lot in lots])
+        if any(self.targets[side, -1].all() for side in (aside, ~aside)):
+            raise ValueError(f"{len(lots)} photos are too few to set some aside")
+        return Photos(*(p[~aside] for p in self)), Photos(*(p[aside] for p in self))
 
 
 class Data(NamedTuple):
@@ -68,6 +67,7 @@ class Data(NamedTuple):
     photos_aside: Photos | None
     outliers: dict[str, Tensor]  # by name, uint8 [N, 28, 28], beside those made up
     fingerprint: str  # SHA-256 of all of it
+    before: dict[str, Any]  # what the network that training starts from learnt by
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +95,9 @@ def get_data(
     `photos` is a tree for `read_photos`, `outliers` are folders or NPZ files of
     pictures that are none of the classes.
     """
-    parts = [FashionMNIST(folder, train, download=True) for train in (True, False)]
+    parts = [
+        FashionMNIST(folder, is_train, download=True) for is_train in (True, False)
+    ]
     (pixels, labels), test = [Split(part.data, part.targets) for part in parts]
     classes = parts[0].classes
     order = torch.randperm(len(labels), generator=Generator().manual_seed(SPLIT_SEED))
@@ -103,18 +105,19 @@ def get_data(
     sets = read_all_unknown(outliers)
     strangers = {name: torch.from_numpy(pixels) for name, pixels in sets.items()}
     taken = read_photos(photos, classes).split() if photos else (None, None)
-    used = [tensor for part in parts for tensor in (part.data, part.targets)]
+    train, validation = (Split(pixels[of], labels[of]) for of in (rest, aside))
     return Data(
-        train=Split(pixels[rest], labels[rest]),
-        validation=Split(pixels[aside], labels[aside]),
+        train=train,
+        validation=validation,
         test=test,
         classes=classes,
         photos=taken[0],
         photos_aside=taken[1],
         outliers=strangers,
         fingerprint=fingerprint(
-            [*used, *strangers.values(), *chain(*filter(None, taken))]
+            chain(train, validation, test, strangers.values(), *filter(None, taken))
         ),
+        before={},
     )
 
 

@@ -125,7 +125,7 @@ def measure(
         raise ValueError(f"{', '.join(own.keys() & given.keys())}: a name of our own")
     sets = given | own
     strangers = {name: ask(classifier, sets[name], name) for name in sets}
-    learnt = loaded.facts["data"].get("outliers", {}).values()
+    learnt = learnt_by(loaded.facts["data"])
     metrics = {
         "model": {"name": classifier.name, "version": classifier.version},
         "unknown_threshold": classifier.unknown_threshold,
@@ -149,6 +149,12 @@ def measure(
             answers, [folders[index] for index in read], classifier.classes
         )
     return Report(metrics, pixels, labels, known, strangers, seen)
+
+
+def learnt_by(data: dict[str, Any]) -> set[str]:
+    """Name the sets of outliers that a model, and what it started from, learnt by."""
+    before = learnt_by(data["before"]) if data.get("before") else set()
+    return before | set(data.get("outliers", {}).values())
 
 
 def write(report: Report, facts: dict[str, Any], folder: Path) -> None:

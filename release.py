@@ -181,6 +181,7 @@ def describe(model: Calibrated, threshold: float, data: Data, settings: Facts) -
             "outliers": {
                 name: fingerprint([pixels]) for name, pixels in data.outliers.items()
             },
+            "before": data.before,
         },
         "libraries": {
             "python": platform.python_version(),

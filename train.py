@@ -15,9 +15,11 @@ every choice. A run looks at the test pictures once, at the end.
 import argparse
 import ctypes
 import io
+import os
 import sys
 import time
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import NamedTuple, Never, cast
 
 import torch
@@ -84,6 +86,13 @@ class Run(NamedTuple):
         return self._asdict() | {"start": start}
 
 
+def settings_of(run: Run) -> Facts:
+    """Tell all that decides, beside the data, what comes out of a run."""
+    rooms = lesson, sys.modules[__name__]
+    recorded = {n.lower(): vars(room)[n] for room in rooms for n in room.RECORDED}
+    return run.facts() | recorded
+
+
 class Parts(NamedTuple):
     """What training changes, and what a checkpoint keeps."""
 
@@ -112,7 +121,7 @@ def build(
     """
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
-    network = FashionCNN()
+    network = FashionCNN(**start["arguments"]) if start else FashionCNN()
     if start:
         network.load_state_dict(start["state_dict"])
         network.unround()
@@ -162,14 +171,16 @@ def train(
     Returns the averaged network and the seconds of all sittings together.
     """
     epochs, seed, start = run
+    if start and start["classes"] != data.classes:
+        raise ValueError(f"version {start['version']} knows other classes")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scenes = draw_scenes(data.train, epochs, seed)
     views = [photo_views(epoch / epochs) for epoch in range(epochs)]
     steps = [size_of_mix(data, count) // BATCH_SIZE for count in views]
     parts = build(seed, sum(steps), device, start)
-    facts = {**run.facts(), "data": data.fingerprint}
+    facts = settings_of(run) | {"data": data.fingerprint}
     done, before = load_checkpoint(checkpoint, parts, facts) if resume else (0, 0.0)
     started = time.perf_counter()
+    scenes = draw_scenes(data.train, epochs, seed)
     with tqdm(total=sum(steps), initial=sum(steps[:done]), unit="step") as bar:
         for epoch in range(done, epochs):
             random = Generator().manual_seed(seed * 10_000 + epoch)
@@ -286,12 +297,15 @@ def save_checkpoint(path: Path, parts: Parts, run: Facts, seconds: float) -> Non
 def load_checkpoint(path: Path, parts: Parts, run: Facts) -> tuple[int, float]:
     """Put `parts` back to where a run stopped; return its epochs and seconds.
 
-    Raises `ValueError` if the checkpoint belongs to another run.
+    Raises `ValueError` if it is none, or belongs to another run.
     """
-    state = torch.load(path, weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (EOFError, KeyError, RuntimeError, UnpicklingError) as error:
+        raise ValueError(f"{path} is no checkpoint") from error
     for name, value in run.items():
-        if state[name] != value:
-            raise ValueError(f"{path} is of a run with {name} {state[name]}")
+        if state.get(name) != value:
+            raise ValueError(f"{path} is of a run with {name} {state.get(name)}")
     for name, part in parts._asdict().items():
         part.load_state_dict(state[name])
     for network in (parts.network, cast("FashionCNN", parts.average.module)):
@@ -331,8 +345,17 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--resume", action="store_true", help="go on after a stop")
     options = parser.parse_args()
-    if not options.output.parent.is_dir():  # better now than after an hour
-        parser.error(f"no folder {options.output.parent} to write to")
+    options.checkpoint = Path(f"{options.output}.checkpoint")
+    folder = options.output.resolve().parent
+    if options.epochs < 1:
+        parser.error("--epochs is at least 1")
+    # better now than after an hour
+    if not folder.is_dir():
+        parser.error(f"no folder {folder} to write to")
+    if options.output.is_dir() or not os.access(folder, os.W_OK):
+        parser.error(f"cannot write {options.output}")
+    if options.resume and not options.checkpoint.is_file():
+        parser.error(f"nothing to go on from: no {options.checkpoint}")
     return options
 
 
@@ -346,18 +369,13 @@ def main() -> None:
     """Get the data, train, evaluate, save."""
     options = parse_options()
     keep_memory()
-    checkpoint = options.output.with_suffix(".checkpoint")
     start = read_start(options.start) if options.start else None
     data = get_data(options.data, options.photos, options.outliers)
+    data = data._replace(before=start["data"] if start else {})
     run = Run(options.epochs, options.seed, start)
-    network, seconds = train(data, run, checkpoint, resume=options.resume)
-    settings = run.facts() | {
-        name.lower(): vars(room)[name]
-        for room in (lesson, sys.modules[__name__])
-        for name in room.RECORDED
-    }
-    facts = release(options.output, network, data, settings, seconds)
-    checkpoint.unlink()
+    network, seconds = train(data, run, options.checkpoint, resume=options.resume)
+    facts = release(options.output, network, data, settings_of(run), seconds)
+    options.checkpoint.unlink()
     report(facts)
     print(f"wrote {options.output}, version {facts['version']}")
 
@@ -367,5 +385,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         sys.exit("\nstopped; --resume goes on from the last whole epoch, if any")
-    except (OSError, RuntimeError, ValueError) as error:
+    except (artifact.ArtifactError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"train: {error}")

@@ -53,11 +53,33 @@ def test_photos_are_seen_as_the_service_sees_them(tree: Path) -> None:
     assert (data.read_photos(tree, CLASSES).seen.numpy() == expected).all()
 
 
-def test_split_sets_a_fifth_aside(tree: Path) -> None:
-    rest, aside = data.read_photos(tree, CLASSES).split()
-    assert [len(part.targets) for part in (rest, aside)] == [8, 2]
+def photos_of(count: int) -> data.Photos:
+    """Make up photos of T-shirts, no two alike."""
+    seen = torch.randint(
+        256, (count, 28, 28), generator=torch.Generator().manual_seed(1)
+    )
+    targets = data.targets_of(torch.zeros(count, dtype=torch.int64), 10)
+    pixels = seen.byte()
+    return data.Photos(pixels, pixels[:, None], pixels[:, None], targets)
+
+
+def test_split_sets_a_fifth_aside() -> None:
+    rest, aside = photos_of(1000).split()
+    assert len(rest.seen) + len(aside.seen) == 1000
+    assert 160 < len(aside.seen) < 240
     both = torch.cat([rest.seen, aside.seen]).flatten(1)
-    assert len(both.unique(dim=0)) == 10  # none in both
+    assert len(both.unique(dim=0)) == 1000  # none in both
+
+
+def test_a_photo_stays_on_its_side_when_others_come() -> None:
+    """What is aside today was not trained on yesterday."""
+    more = photos_of(100)
+    fewer = data.Photos(*(part[7:60] for part in more))
+    sides = [
+        [{row.numpy().tobytes() for row in side.seen} for side in some.split()]
+        for some in (fewer, more)
+    ]
+    assert all(old < new for old, new in zip(*sides, strict=True))
 
 
 def test_too_few_photos_are_refused_before_training(tree: Path) -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, Samples, torchvision_root
 from numpy.typing import NDArray
 
+import artifact
 import evaluate
+from data import fingerprint
 
 
 def test_made_up_pictures_are_as_named(samples: Samples) -> None:
@@ -43,13 +46,19 @@ def test_evaluate_writes_a_report(
         (photos / name / "1.png").write_bytes(picture)
     options = ["--data", root, "--unknown", tmp_path / "garments.npz"]
     options += ["--photos", photos, "--output", report]
-    options += ["--model", ROOT / "model.bin"]
+    model = artifact.read(str(ROOT / "model.bin"))
+    learnt = fingerprint([torch.from_numpy(samples.pixels)])
+    model.facts["data"]["before"] = {"outliers": {"some": learnt}}
+    artifact.write(tmp_path / "model.bin", {}, model)
+    options += ["--model", tmp_path / "model.bin"]
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, options)])
     evaluate.main()
     metrics = json.loads((report / "metrics.json").read_text())
     assert metrics["test"]["accuracy"] > 0.85
     assert metrics["unknown"]["garments"]["auroc"] == 0.5
+    assert metrics["unknown"]["garments"]["trained_on"]
     assert metrics["unknown"]["uniform noise"]["accepted"] < 0.05
+    assert not metrics["unknown"]["uniform noise"]["trained_on"]
     assert metrics["photos"]["accuracy"] == 1
     card = (report / "model-card.md").read_text()
     assert f"{metrics['test']['accuracy']:.2%}" in card

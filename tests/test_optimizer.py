@@ -13,7 +13,6 @@ def test_a_step_counts_all_directions_alike(shape: tuple[int, int]) -> None:
     torch.manual_seed(1)
     matrix = torch.randn(shape) * torch.logspace(0, -2, shape[1])
     values = torch.linalg.svdvals(orthogonal(matrix))
-    assert values.max() / torch.linalg.svdvals(matrix).max() < 1
     assert 0.5 < values[: min(shape) // 2].min() <= values.max() < 1.3
     assert orthogonal(torch.zeros(shape)).isfinite().all()
 
@@ -57,7 +56,8 @@ def test_every_weight_has_its_place() -> None:
 def test_kernels_move_by_muon_but_in_fine_tuning(is_start: bool) -> None:
     start = None
     if is_start:
-        start = {"state_dict": FashionCNN().state_dict()}
+        network = FashionCNN()
+        start = {"arguments": network.arguments, "state_dict": network.state_dict()}
     parts = train.build(1, 100, torch.device("cpu"), start)
     moved = ["momentum" in group for group in parts.optimizer.param_groups]
     assert moved == [not is_start, False, False]

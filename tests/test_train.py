@@ -1,5 +1,6 @@
 """Training on a small piece of the real data, from the files to `model.bin`."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from model import (
     boost,
     export_onnx,
     fit_calibration,
+    unknown_score,
 )
 
 EPOCHS = 3
@@ -58,8 +60,14 @@ def weights(network: nn.Module) -> Tensor:
     )
 
 
-def run(data: Data, path: Path, seed: int = 1, resume: bool = False) -> FashionCNN:
-    plan = train.Run(EPOCHS, seed)
+def run(
+    data: Data,
+    path: Path,
+    seed: int = 1,
+    start: dict[str, Any] | None = None,
+    resume: bool = False,
+) -> FashionCNN:
+    plan = train.Run(EPOCHS, seed, start)
     return train.train(data, plan, path / "checkpoint", resume=resume)[0]
 
 
@@ -153,11 +161,19 @@ def test_training_lowers_the_loss(data: Data) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
+@pytest.mark.parametrize("share", [0.08, 0.8], ids=["exact", "rounded"])
+@pytest.mark.parametrize("is_start", [False, True], ids=["fresh", "fine-tuned"])
 def test_resume_ends_where_an_unbroken_run_ends(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Data,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    share: float,
+    is_start: bool,
 ) -> None:
+    monkeypatch.setattr(train, "ROUNDED_SHARE", share)
+    start = train.read_start(ROOT / "model.bin") if is_start else None
     (tmp_path / "unbroken").mkdir()
-    unbroken = weights(run(data, tmp_path / "unbroken"))
+    unbroken = weights(run(data, tmp_path / "unbroken", start=start))
     whole_epoch = train.train_epoch
     calls = []
 
@@ -169,15 +185,37 @@ def test_resume_ends_where_an_unbroken_run_ends(
 
     monkeypatch.setattr(train, "train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(data, tmp_path)
+        run(data, tmp_path, start=start)
     monkeypatch.setattr(train, "train_epoch", whole_epoch)
-    assert torch.equal(unbroken, weights(run(data, tmp_path, resume=True)))
+    resumed = run(data, tmp_path, start=start, resume=True)
+    assert torch.equal(unbroken, weights(resumed))
 
 
-def test_resume_refuses_another_run(data: Data, tmp_path: Path) -> None:
+def test_resume_refuses_another_run(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(data, tmp_path)
     with pytest.raises(ValueError, match="seed 1"):
         run(data, tmp_path, seed=2, resume=True)
+    monkeypatch.setattr(train, "LABEL_SMOOTHING", 0.2)
+    with pytest.raises(ValueError, match=r"label_smoothing 0\.1"):
+        run(data, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\3\4 cut short"])
+def test_resume_refuses_what_is_no_checkpoint(
+    data: Data, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "checkpoint").write_bytes(content)
+    with pytest.raises(ValueError, match="checkpoint is no checkpoint"):
+        run(data, tmp_path, resume=True)
+
+
+def test_fine_tuning_refuses_other_classes(data: Data, tmp_path: Path) -> None:
+    start = train.read_start(ROOT / "model.bin")
+    start["classes"] = start["classes"][::-1]
+    with pytest.raises(ValueError, match="other classes"):
+        run(data, tmp_path, start=start)
 
 
 def test_choose_counts_right_answers(data: Data) -> None:
@@ -191,6 +229,42 @@ def test_choose_counts_right_answers(data: Data) -> None:
 
     expected = (data.validation.labels == 3).float().mean().item()
     assert release.choose(Constant(), data) == {"validation": pytest.approx(expected)}
+
+
+@pytest.mark.parametrize(
+    ("darkest", "expected"), [(40, [0, 12]), (140, [1, 0])], ids=["photos", "garments"]
+)
+def test_the_threshold_refuses_a_share_of_garments_or_photos(
+    data: Data, darkest: int, expected: list[int]
+) -> None:
+    """Whichever takes a higher one; photos of strangers have no say."""
+
+    class Brightness(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.logits = torch.nn.Parameter(torch.arange(11.0))
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            logits = self.logits.repeat(len(pixels), 1)
+            logits[:, -1] = pixels.float().mean((1, 2))
+            return logits
+
+    def plain(levels: Tensor) -> Tensor:
+        return levels.byte()[:, None, None].expand(-1, 28, 28)
+
+    seen = plain(torch.cat([torch.arange(100), torch.full((100,), 255)]))
+    labels = torch.arange(200) // 100 * 10  # T-shirts, then strangers
+    photos = data_room.Photos(seen, seen, seen, data_room.targets_of(labels, 10))
+    garments = plain(torch.arange(20) + darkest)
+    aside = data.validation._replace(pixels=garments)
+    known = data._replace(photos_aside=photos, validation=aside)
+    network = Brightness()
+    threshold = release.calibrate(network, known)[1]  # type: ignore[arg-type]
+    refused = [
+        int((unknown_score(release.evaluate(network, pixels)) > threshold).sum())
+        for pixels in (garments, seen[:100])
+    ]
+    assert refused == expected
 
 
 def test_loss_asks_for_one_of_the_classes_allowed() -> None:
@@ -282,6 +356,46 @@ def test_train_writes_a_model_that_serves(
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["model.bin"]
 
 
+@pytest.mark.filterwarnings("default")  # the exporter's own
+def test_a_fine_tuned_model_knows_what_its_start_learnt_by(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: Samples
+) -> None:
+    start, tuned = tmp_path / "start.bin", tmp_path / "tuned.bin"
+    np.savez(tmp_path / "odd.npz", images=samples.pixels[:9])
+    command_line(monkeypatch, folder, start, "--outliers", str(tmp_path / "odd.npz"))
+    train.main()
+    command_line(monkeypatch, folder, tuned, "--start", str(start))
+    train.main()
+    facts = [artifact.read(str(path)).facts for path in (start, tuned)]
+    assert facts[1]["settings"]["start"] == facts[0]["version"]
+    assert facts[1]["data"]["outliers"] == {}
+    assert facts[1]["data"]["before"] == facts[0]["data"]
+    assert facts[0]["data"]["outliers"].keys() == {"odd"}
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--epochs", "0"], "at least 1"),
+        (["--output", "none/model.bin"], "no folder"),
+        (["--output", "."], "cannot write"),
+        (["--resume"], r"no \S*model\.bin\.checkpoint"),
+    ],
+)
+def test_what_cannot_end_well_does_not_begin(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    options: list[str],
+    reason: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *options])
+    with pytest.raises(SystemExit):
+        train.parse_options()
+    assert re.search(reason, capsys.readouterr().err)
+
+
 def test_an_interrupted_train_leaves_the_old_model(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,7 +406,11 @@ def test_an_interrupted_train_leaves_the_old_model(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(release, "check", interrupt)
+    def interrupt_soon(*_: object) -> dict[str, float]:
+        monkeypatch.setattr("os.fsync", interrupt)
+        return {}
+
+    monkeypatch.setattr(release, "check", interrupt_soon)
     with pytest.raises(KeyboardInterrupt):
         train.main()
     assert output.read_bytes() == b"the old model"
