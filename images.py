@@ -9,6 +9,7 @@ section 2), made for grounds of any colour and for photos.
 """
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -30,10 +31,16 @@ Values = NDArray[np.floating]
 
 SIDE = 28  # pixels, of the square every picture becomes
 MAX_PIXELS = 25_000_000  # of a picture, read from its header before it is decoded
-START_OF_SCAN = 0xDAFF  # a marker of JPEG, FF DA; in what is coded it cannot occur
+MAX_READS = 100_000  # of a file: Pillow reads some headers byte by byte
 MAX_SCANS = 40  # of a JPEG, which may refine the same pixels without end
+START_OF_SCAN = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e][\1-\4]")  # ITU T.81, B.2.3
+MAX_PROFILES = 10  # of a PNG, which may be packed a thousand times
+MAX_RUN_PIXELS = 1_000_000  # of a BMP in runs, which Pillow unpacks in Python
+MAX_FAX_ROWS = 10_000  # of a fax in a TIFF: libtiff may print a line for each
+TOO_COSTLY = "the picture takes too long to unpack: save it anew"
 WHITE = 255
-DEEP_WHITE = 65535  # of a 16-bit picture
+WHITES = 255, 1023, 4095, 16383, 65535  # of deep grey pictures
+SLACK = 1.01  # by which a level may be above white
 
 # How a garment is found, in levels of 0..255 where nothing else is said.
 WORK_SIDE = 84  # pixels, longest side while looking, so that a photo costs little
@@ -54,6 +61,11 @@ TRIM_LEVEL = 0.25  # of the brightest: less does not make a garment
 MIN_LEVEL = 6  # nor does less than this
 TRIM_SHARE = 0.1  # of the fullest row or column: less is a speck
 MIN_CONTRAST = 40  # the least that is stretched to white
+LOW_RANGE = 2 * BIN  # levels from the darkest to the brightest, too few to tell apart
+MIN_RANGE = 5  # less shows nothing
+BRIGHT = 200  # level from which a cut-out would be lost on white
+CUT_OUT = 230  # opacity, of 255 on average, below which a picture is one
+TINT = 2  # levels: coded grey comes out as little off as that
 
 PNG = b"\x89PNG\r\n\x1a\n"
 # a PNG of a grey level a byte, all in one chunk (PNG specification, 5.3 and 11.2)
@@ -72,6 +84,9 @@ SIGNATURES: dict[bytes, type[ImageFile]] = {
     b"II+\0": TiffImageFile,  # BigTIFF
     b"MM\0+": TiffImageFile,
 }
+COMPRESSION, TILE_WIDTH, TILE_LENGTH = 259, 322, 323  # tags of TIFF
+FAXES = 2, 3, 4  # compressions of TIFF
+RUNS = 1, 2  # compressions of BMP
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 
 EVENLY = np.full(3, 1 / 3, np.float32)  # weights of the channels
@@ -88,6 +103,23 @@ UPRIGHT = {
 }
 Image.MAX_IMAGE_PIXELS = None  # `decode` has a stricter limit, and refuses, not warns
 warnings.filterwarnings("ignore", module="PIL")  # about bytes that strangers send
+
+
+class BoundedFile(io.BytesIO):
+    """Bytes as a file that may be read only so often.
+
+    Pillow goes through the pieces of a header one by one, in Python: a few megabytes
+    of empty ones would take seconds.
+    """
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read on. Raises `TooLargeError`."""
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise TooLargeError(TOO_COSTLY)
+        return super().read(size)
 
 
 class ImageError(ValueError):
@@ -132,7 +164,7 @@ def to_pixels(data: bytes) -> Pixels:
     """
     image = decode(data)
     if image.size == (SIDE, SIDE) and is_grey(image):
-        return np.asarray(image if image.mode == "L" else image.getchannel(0))
+        return np.asarray(image.convert("L"))
     return preprocess(image)
 
 
@@ -144,10 +176,13 @@ def decode(data: bytes) -> Image.Image:
     reader = reader_of(data)
     if reader is None:
         raise UnsupportedImageError(_why_unsupported(data))
+    if reader is PngImageFile and data.count(b"iCCP") > MAX_PROFILES:
+        raise TooLargeError(TOO_COSTLY)  # the reader unpacks them all as it begins
     try:  # Pillow's readers raise any kind of error on bytes that lie
-        image = reader(io.BytesIO(data))
+        image = reader(BoundedFile(data))
         _refuse_if_large(image)
         _refuse_if_endless(image, data)
+        _refuse_if_partial(image)
         image.draft("RGB", (DRAFT_SIDE, DRAFT_SIDE))  # JPEG: decode at a fraction
         image.load()
         return flatten(turn_upright(image))
@@ -190,14 +225,35 @@ def _refuse_if_large(image: Image.Image) -> None:
         )
 
 
-def _refuse_if_endless(image: Image.Image, data: bytes) -> None:
-    """Raise `TooLargeError` for a JPEG of many scans: 42 bytes can cost 17 ms."""
-    if image.format not in ("JPEG", "MPO"):
+def _refuse_if_endless(image: ImageFile, data: bytes) -> None:
+    """Raise `TooLargeError` for what costs far more than its pixels.
+
+    42 bytes of a JPEG can be a scan of 17 ms, 10 kB of a TIFF a tile of gigabytes.
+    """
+    pixels, rows = image.width * image.height, image.height
+    if image.format in ("JPEG", "MPO"):
+        is_endless = len(START_OF_SCAN.findall(data)) > MAX_SCANS
+    elif image.format == "BMP":
+        is_endless = image.info.get("compression") in RUNS and pixels > MAX_RUN_PIXELS
+    elif isinstance(image, TiffImageFile):
+        tags = image.tag_v2
+        tile = tags.get(TILE_WIDTH, 0) * tags.get(TILE_LENGTH, 0)
+        is_fax = tags.get(COMPRESSION) in FAXES
+        is_endless = tile > MAX_PIXELS or (is_fax and rows > MAX_FAX_ROWS)
+    else:
         return
-    # pairs of bytes from even and from odd places: bytes.count takes six times as long
-    halves = [np.frombuffer(data, "<u2", (len(data) - odd) // 2, odd) for odd in (0, 1)]
-    if sum(np.count_nonzero(half == START_OF_SCAN) for half in halves) > MAX_SCANS:
-        raise TooLargeError(f"the JPEG has more than {MAX_SCANS} scans: save it anew")
+    if is_endless:
+        raise TooLargeError(TOO_COSTLY)
+
+
+def _refuse_if_partial(image: ImageFile) -> None:
+    """Raise `BrokenImageError` for a TIFF that lacks strips: they would be black."""
+    if image.format != "TIFF":
+        return
+    boxes = {tile.extents for tile in image.tile if tile.extents}
+    area = sum((right - left) * (low - top) for left, top, right, low in boxes)
+    if area < image.width * image.height:
+        raise BrokenImageError("the picture cannot be decoded: strips are missing")
 
 
 def _why_unsupported(data: bytes) -> str:
@@ -219,7 +275,7 @@ def turn_upright(image: Image.Image) -> Image.Image:
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Reduce any mode to opaque 8-bit "L" or "RGB", transparent parts on white."""
+    """Reduce any mode to opaque 8-bit "L" or "RGB"; a ground shows through."""
     if image.mode == "L" and not image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
@@ -228,8 +284,8 @@ def flatten(image: Image.Image) -> Image.Image:
         image = image.convert("LA")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        ground = Image.new("RGBA", image.size, ground_of(image))
+        return Image.alpha_composite(ground, image).convert("RGB")
     if image.mode == "LAB":
         return image.getchannel("L")
     if image.mode in ("1", "L"):
@@ -237,26 +293,41 @@ def flatten(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def ground_of(image: Image.Image) -> str:
+    """Choose what shows through an "RGBA" picture: a colour that it stands out from.
+
+    That is white, but black for a bright cut-out, and for what is as small as
+    Fashion-MNIST, whose ground is black.
+    """
+    mean = image.resize((1, 1), Image.Resampling.BOX)  # each pixel by its opacity
+    red, green, blue, opacity = mean.getpixel((0, 0))  # type: ignore[misc]
+    is_bright = red + green + blue > 3 * BRIGHT and opacity < CUT_OUT
+    return "black" if is_bright or image.size == (SIDE, SIDE) else "white"
+
+
 def to_8_bit(values: NDArray[np.generic]) -> Pixels:
     """Scale deep grey values to 0..255 by the smallest common range that holds them.
 
-    Files do not say what white is: 1.0, 255 and 65535 are all in use.
+    Files do not say what white is: 1.0, 255, 65535 and what lies between are in use.
     """
-    levels = np.nan_to_num(values.astype(np.float32))
-    top = levels.max()
-    if top <= 1 and values.dtype.kind == "f":
-        levels = levels * WHITE
-    elif top > WHITE:
-        levels = levels * (WHITE / max(top, DEEP_WHITE))
-    return levels.round().clip(0, WHITE).astype(np.uint8)
+    levels = values.astype(np.float32)
+    is_fraction = values.dtype.kind == "f"
+    if is_fraction:
+        levels[np.isnan(levels)] = 0
+        finite = np.isfinite(levels)
+        levels = levels.clip(0, levels.max(initial=0, where=finite))
+    top = float(levels.max())
+    whites = [1, *WHITES] if is_fraction else WHITES
+    white = next((white for white in whites if top <= SLACK * white), top)
+    return (levels * (WHITE / white)).round().clip(0, WHITE).astype(np.uint8)
 
 
 def is_grey(image: Image.Image) -> bool:
-    """Tell whether all channels of an "L" or "RGB" picture are equal."""
+    """Tell whether the channels of an "L" or "RGB" picture are equal, or as good as."""
     if image.mode == "L":
         return True
     channels = np.asarray(image)
-    return bool((channels == channels[..., :1]).all())
+    return bool(np.ptp(channels, axis=2).max() <= TINT)
 
 
 def preprocess(image: Image.Image) -> Pixels:
@@ -268,7 +339,7 @@ def preprocess(image: Image.Image) -> Pixels:
     """
     image = image.convert("RGB")
     image.thumbnail((WORK_SIDE, WORK_SIDE), Image.Resampling.BOX, reducing_gap=2.0)
-    garment = trim(find_garment(np.asarray(image)))
+    garment = trim(find_garment(stretch(np.asarray(image))))
     scale = SIDE / max(garment.shape)
     height, width = (max(1, round(side * scale)) for side in garment.shape)
     small = Image.fromarray(garment).resize((width, height), Image.Resampling.BOX)
@@ -279,6 +350,18 @@ def preprocess(image: Image.Image) -> Pixels:
     top, left = (SIDE - height) // 2, (SIDE - width) // 2
     pixels[top : top + height, left : left + width] = levels.round().clip(0, WHITE)
     return pixels
+
+
+def stretch(colours: Pixels) -> Pixels:
+    """Bring colours apart that are nearly one: RGB uint8 [h, w, 3] to the same.
+
+    White on white, say. Each level becomes a colour of its own, at most; what hardly
+    differs is left blank.
+    """
+    low, high = int(colours.min()), int(colours.max())
+    if not MIN_RANGE <= high - low < LOW_RANGE:
+        return colours
+    return (colours - low) * min(BIN, WHITE // (high - low))
 
 
 def find_garment(colours: Pixels) -> Values:

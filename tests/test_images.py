@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from PIL import Image, ImageColor, ImageDraw
 
 from images import (
     GREY,
+    MAX_SCANS,
     PNG,
     BrokenImageError,
     ImageError,
@@ -60,7 +61,11 @@ def test_a_fashion_mnist_picture_passes_to_the_bit(
         assert (to_pixels(data) == pixels).all()
 
 
-@pytest.mark.parametrize("scale", [257, 1 / 255], ids=["16 bit", "0 to 1"])
+@pytest.mark.parametrize(
+    "scale",
+    [257, 1023 / 255, 4095 / 255, 1 / 255, 1.0005 / 255],
+    ids=["16 bit", "10 bit", "12 bit", "0 to 1", "a little over 1"],
+)
 def test_deep_greys_are_scaled_back(
     samples: Samples, encode: Encode, scale: float
 ) -> None:
@@ -167,6 +172,53 @@ def test_steps_equal_the_paper_done_by_hand() -> None:
     expected = np.zeros((28, 28), np.uint8)
     expected[:, 7:21] = 255  # trimmed, centred, negated
     assert (to_pixels(buffer.getvalue()) == expected).all()
+
+
+@pytest.mark.parametrize("level", [240, 244, 250])
+def test_a_white_garment_on_white_is_found(encode: Encode, level: int) -> None:
+    """Levels that count as one colour where there is more to see."""
+    expected = to_pixels(encode(trouser(ground="white", colour="black"))) > 127
+    image = trouser(ground="white", colour=(level, level, level))
+    for picture_format in ("PNG", "JPEG"):
+        pixels = to_pixels(encode(image, picture_format))
+        assert ((pixels > 127) == expected).mean() > 0.97
+
+
+@pytest.mark.parametrize("colour", ["white", "#f5f5f0"])
+def test_a_white_cut_out_is_not_lost_on_white(encode: Encode, colour: str) -> None:
+    red, green, blue = ImageColor.getrgb(colour)[:3]
+    cut_out = trouser(mode="RGBA", ground=(0, 0, 0, 0), colour=(red, green, blue, 255))
+    on_black = trouser(ground="black", colour=colour)
+    assert (to_pixels(encode(cut_out)) == to_pixels(encode(on_black))).all()
+
+
+def test_a_photo_with_clear_corners_lies_on_white(encode: Encode) -> None:
+    """Rounded off, say: it is no cut-out, however bright."""
+    image = trouser(mode="RGBA", ground=(255, 255, 255, 255), colour=(200, 0, 0, 255))
+    expected = to_pixels(encode(image))
+    image.paste((0, 0, 0, 0), (0, 0, 20, 20))
+    assert (to_pixels(encode(image)) == expected).all()
+
+
+@pytest.mark.parametrize("mode", ["LA", "tRNS"])
+def test_fashion_mnist_without_its_ground_keeps_it_black(
+    samples: Samples, encode: Encode, mode: str
+) -> None:
+    for pixels in samples.pixels[::10]:
+        image = Image.fromarray(pixels)
+        if mode == "LA":
+            opaque = Image.fromarray(np.where(pixels, 255, 0).astype(np.uint8))
+            data = encode(Image.merge("LA", (image, opaque)))
+        else:
+            data = encode(image, transparency=0)
+        assert (to_pixels(data) == pixels).all()
+
+
+def test_a_lossy_grey_webp_is_taken_as_grey(samples: Samples, encode: Encode) -> None:
+    for pixels in samples.pixels[::10]:
+        data = encode(Image.fromarray(pixels), "WEBP", quality=80)
+        difference = to_pixels(data).astype(int) - pixels
+        assert abs(difference).mean() < 8  # trimmed and stretched it would be 34
 
 
 def test_transparency_lies_on_white(encode: Encode) -> None:
@@ -339,6 +391,80 @@ def test_a_huge_picture_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delattr("PIL.ImageFile.ImageFile.load")
     with pytest.raises(TooLargeError):
         to_pixels(png_header(13_300, 13_300))
+
+
+def rle_bmp(width: int) -> bytes:
+    """A line of one run, which Pillow fills up in Python."""
+    runs, start = bytes([1, 1, 0, 0]), 14 + 40 + 1024
+    sizes = 40, width, 1, 1, 8, 1, len(runs), 0, 0, 256, 0
+    head = struct.pack("<IiiHHIIiiII", *sizes)
+    file = struct.pack("<2sIHHI", b"BM", start + len(runs), 0, 0, start)
+    return file + head + bytes(1024) + runs
+
+
+def tiff(data: bytes, **tags: int) -> bytes:
+    """A grey TIFF of 16x16, unless tags say otherwise."""
+    values = {"t256": 16, "t257": 16, "t258": 8, "t259": 1, "t262": 1, "t277": 1} | tags
+    start = 8 + 2 + 12 * len(values) + 4
+    lines = [
+        struct.pack("<HHII", int(tag[1:]), 4, 1, start if value < 0 else value)
+        for tag, value in sorted(values.items())
+    ]
+    directory = struct.pack("<H", len(lines)) + b"".join(lines) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8) + directory + data
+
+
+TILE = zlib.compress(bytes(6000 * 6000))
+PROFILE = b"a\0\0" + zlib.compress(bytes(1_000_000))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda _jpeg, png: png[:33] + chunk(b"prVt", b"") * 100_000 + png[33:],
+        lambda _jpeg, png: png[:33] + chunk(b"iCCP", PROFILE) * 11 + png[33:],
+        lambda jpeg, _png: jpeg[:2] + b"\xff" * 200_000 + jpeg[2:],
+        lambda jpeg, _png: jpeg[:2] + b"\xff\xe5\0\2" * 100_000 + jpeg[2:],
+        lambda _jpeg, _png: rle_bmp(9_000_000),
+        lambda _jpeg, _png: tiff(
+            TILE, t259=8, t322=6000, t323=6000, t324=-1, t325=len(TILE)
+        ),
+        lambda _jpeg, _png: tiff(
+            b"\1" * 99, t256=8, t257=50_000, t258=1, t259=4, t273=-1, t279=99
+        ),
+    ],
+    ids=["chunks", "profiles", "fill", "segments", "run", "tile", "fax"],
+)
+def test_what_costs_more_than_its_pixels_is_refused(
+    encode: Encode, make: Callable[[bytes, bytes], bytes]
+) -> None:
+    data = make(encode(trouser(), "JPEG"), encode(trouser()))
+    with pytest.raises(TooLargeError, match="too long to unpack"):
+        to_pixels(data)
+
+
+def test_a_video_behind_a_photo_is_no_scan(encode: Encode) -> None:
+    """Phones write such; any two bytes occur in it by chance."""
+    photo = encode(trouser(), "JPEG")
+    video = np.random.default_rng(1).bytes(6_000_000)
+    assert video.count(b"\xff\xda") > MAX_SCANS
+    assert (to_pixels(photo + video) == to_pixels(photo)).all()
+
+
+def test_a_tiff_without_some_of_its_strips_is_broken() -> None:
+    whole = tiff(bytes(256), t278=16, t273=-1, t279=256)
+    assert to_pixels(whole).max() == 0
+    with pytest.raises(BrokenImageError, match="strips are missing"):
+        to_pixels(tiff(bytes(256), t257=32, t278=16, t273=-1, t279=256))
+
+
+def test_what_is_not_finite_is_white_or_black(encode: Encode) -> None:
+    levels = np.full((28, 28), 0.5, np.float32)
+    levels[0, :3] = np.inf, -np.inf, np.nan
+    levels[1, :2] = 1, 0
+    pixels = to_pixels(encode(Image.fromarray(levels), "TIFF"))
+    assert pixels[0, :3].tolist() == [255, 0, 0]
+    assert pixels[1, :3].tolist() == [255, 0, 128]
 
 
 def outcome(data: bytes) -> bytes | str:
