@@ -16,8 +16,9 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import requests
 
@@ -41,14 +42,21 @@ def expand(paths: list[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
             inside = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            yield from sorted(inside)
+            yield from sorted(p for p in inside if not p.is_dir())
         else:
             yield path
 
 
-def read(path: Path) -> bytes:
-    """Return the bytes of a file, or of standard input for "-"."""
-    return sys.stdin.buffer.read() if path == STANDARD_INPUT else path.read_bytes()
+def read(path: Path) -> bytes | None:
+    """Return the bytes of a file, or of standard input for "-"; None if it cannot be.
+
+    What is wrong with it is printed.
+    """
+    try:
+        return sys.stdin.buffer.read() if path == STANDARD_INPUT else path.read_bytes()
+    except OSError as error:
+        print(f"predict_test: {error}", file=sys.stderr)
+        return None
 
 
 def predict(session: requests.Session, url: str, pictures: list[bytes]) -> list[Answer]:
@@ -56,11 +64,15 @@ def predict(session: requests.Session, url: str, pictures: list[bytes]) -> list[
 
     Raises `ServiceError` if there is no service that could.
     """
+    if not pictures:
+        return []
     if len(pictures) == 1:
         return [post(session, url, data=pictures[0])]
     files = [("image", (str(index), data)) for index, data in enumerate(pictures)]
     answer = post(session, url, files=files)
-    if "predictions" not in answer:  # too much for one request
+    if answer.get("code") == "too_large":  # together
+        return [post(session, url, data=picture) for picture in pictures]
+    if "predictions" not in answer:
         return [answer] * len(pictures)
     return [entry.get("error", entry) for entry in answer["predictions"]]
 
@@ -68,11 +80,18 @@ def predict(session: requests.Session, url: str, pictures: list[bytes]) -> list[
 def post(session: requests.Session, url: str, **body: Any) -> Answer:
     """Send one request; return its answer, or the problem it got for one picture."""
     try:
-        response = session.post(f"{url}/predict", timeout=TIMEOUT, **body)
+        response = session.post(
+            f"{url}/predict", timeout=TIMEOUT, allow_redirects=False, **body
+        )
+    except (requests.exceptions.ProxyError, requests.exceptions.SSLError) as error:
+        raise ServiceError(f"cannot ask {url}: {error}") from error
     except requests.ConnectionError as error:
         raise ServiceError(f"no service answers at {url}: is it running?") from error
     except requests.RequestException as error:
         raise ServiceError(f"cannot ask {url}: {error}") from error
+    if response.is_redirect:  # not followed: who is there is not to get the key
+        elsewhere = response.headers["Location"].removesuffix("/predict")
+        raise ServiceError(f"{url} has moved: --url {elsewhere}")
     try:
         answer = response.json()
     except requests.JSONDecodeError:
@@ -121,11 +140,17 @@ def parse_options() -> argparse.Namespace:
         help=f"send {BATCH_SIZE} pictures in a request, not one",
     )
     parser.add_argument("--json", action="store_true", help="print whole answers")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.url = options.url.rstrip("/")
+    options.key = options.key or os.environ.get("API_KEY", "")
+    if not (options.key.isascii() and options.key.isprintable()):
+        parser.error("a key is of ASCII letters, digits and signs")
+    return options
 
 
 def main() -> int:
     """Print a line a picture; return how the process should exit."""
+    cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
     options = parse_options()
     paths = list(expand(options.pictures))
     if not paths:
@@ -134,19 +159,19 @@ def main() -> int:
     width = max(len(str(path)) for path in paths)
     named = True
     with requests.Session() as session:
-        key = options.key or os.environ.get("API_KEY")
-        session.headers.update({"X-API-Key": key} if key else {})
+        session.headers.update({"X-API-Key": options.key} if options.key else {})
         for start in range(0, len(paths), options.size):
-            batch = paths[start : start + options.size]
+            batch = [(path, read(path)) for path in paths[start : start + options.size]]
+            pictures = [(path, data) for path, data in batch if data is not None]
+            named &= len(pictures) == len(batch)
             try:
-                answers = predict(
-                    session, options.url.rstrip("/"), list(map(read, batch))
-                )
-            except (OSError, ServiceError) as error:
+                answers = predict(session, options.url, [data for _, data in pictures])
+            except ServiceError as error:
                 print(f"predict_test: {error}", file=sys.stderr)
                 return 1
-            for path, answer in zip(batch, answers, strict=True):
+            for (path, _), answer in zip(pictures, answers, strict=True):
                 named &= show(path, answer, width, options.json)
+    sys.stdout.flush()
     return int(not named)
 
 
@@ -155,3 +180,6 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever read, `head` say, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

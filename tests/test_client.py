@@ -101,6 +101,72 @@ def test_a_failure_is_one_line(arguments: list[object], reason: bytes) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_file_that_is_not_there_stops_no_other(
+    gunicorn: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "lost.png").symlink_to("nowhere.png")
+    (tmp_path / "folder.png").mkdir()
+    paths = tmp_path, PICTURES / "bag.png", PICTURES / "coat.png"
+    for options in ([], ["--batch"]):
+        done = predict_test(*paths, "--url", gunicorn.url, *options)
+        assert done.returncode == 1
+        assert b"No such file" in done.stderr
+        assert (len(done.stdout.splitlines()), len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_a_batch_too_large_for_a_request_is_sent_one_by_one(tmp_path: Path) -> None:
+    photos = [PICTURES / "photo-t-shirt.jpg"] * 8
+    limit = {"FLASK_MAX_CONTENT_LENGTH": "100000"}
+    with serve(GUNICORN, tmp_path / "log", **limit) as server:
+        done = predict_test(*photos, "--batch", "--url", server.url)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.count(b"T-shirt/top") == 8
+
+
+def test_the_reader_of_the_answers_may_leave(gunicorn: Server) -> None:
+    """As `head` does once it has enough."""
+    command = [sys.executable, "predict_test.py", "static", "--url", gunicorn.url]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe) as client:
+        assert client.stdout is not None
+        client.stdout.close()
+        assert client.wait(timeout=30) == 1
+        assert client.stderr is not None
+        assert b"Error" not in client.stderr.read()
+
+
+@pytest.mark.parametrize("key", ["\u20acuro", "secret\n"])
+def test_a_key_that_cannot_be_one_is_not_shown(key: str) -> None:
+    done = predict_test("--key", key)
+    assert done.returncode == 2
+    assert key.strip().encode() not in done.stderr
+    assert b"ASCII" in done.stderr
+
+
+@pytest.mark.parametrize("status", [301, 308])
+def test_a_redirect_is_told_and_gets_no_key(status: int) -> None:
+    asked = []
+
+    class Moved(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.path)
+            self.send_response(status)
+            self.send_header("Location", "http://127.0.0.1:9/predict")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Moved) as moved:
+        Thread(target=moved.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{moved.server_port}"
+        done = predict_test("--url", url, "--key", "secret")
+    assert asked == ["/predict"]
+    assert done.returncode == 1
+    assert b"has moved: --url http://127.0.0.1:9\n" in done.stderr
+
+
 @pytest.mark.parametrize("body", [b'{"status": "ok"}', b"[]", b'"x"', b"<html>"])
 def test_a_foreign_service_is_one_line(body: bytes) -> None:
     class Foreign(BaseHTTPRequestHandler):
