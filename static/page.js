@@ -36,10 +36,9 @@ class Refusal extends Error {
 /** Ask about pictures and show the answers; a new choice replaces the old one.
  *  @param {File[]} pictures */
 async function ask(pictures) {
-  asking.abort();
-  asking = new AbortController();
-  const { signal } = asking;
+  const signal = begin();
   latest = pictures;
+  if (keyForm.contains(document.activeElement)) choose.elements[0].focus();
   keyForm.hidden = true;
   setBusy(true);
   say(`Asking about ${count(pictures.length)} \u2026`);
@@ -52,6 +51,14 @@ async function ask(pictures) {
   } finally {
     if (!signal.aborted) setBusy(false);
   }
+}
+
+/** Stop the request under way; return what will stop the next one.
+ *  @returns {AbortSignal} */
+function begin() {
+  asking.abort();
+  asking = new AbortController();
+  return asking.signal;
 }
 
 /** Send all pictures in one request; return the answer to a batch.
@@ -98,7 +105,10 @@ async function pack(pictures) {
     return new Blob([body], { type: "application/json" });
   }
   const form = new FormData();
-  for (const picture of pictures) form.append("image", picture);
+  for (const picture of pictures) {
+    await picture.slice(0, 1).arrayBuffer().catch(() => refuseUnreadable(picture));
+    form.append("image", picture);
+  }
   return form;
 }
 
@@ -107,16 +117,24 @@ function readBase64(picture) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result.split(",")[1] ?? "");
-    reader.onerror = () => reject(new Refusal(`${picture.name} cannot be read.`));
+    reader.onerror = () => reject(reader.error);
     reader.readAsDataURL(picture);
-  });
+  }).catch(() => refuseUnreadable(picture));
+}
+
+/** @param {File} picture */
+function refuseUnreadable(picture) {
+  throw new Refusal(`${picture.name} cannot be read.`);
 }
 
 /** Say why there is no answer, and ask for a key if that is the reason.
  *  @param {Error} error */
 function complain(error) {
-  if (!(error instanceof Refusal)) throw error; // our own fault: to the console
   answers.replaceChildren();
+  if (!(error instanceof Refusal)) {
+    say("This page has a fault. Reload it, and choose the picture again.", "fault");
+    throw error; // to the console
+  }
   say(error.message.replace(/\.?$/, "."), "fault");
   if (error.code !== "unauthorized") return;
   keyForm.hidden = false;
@@ -184,9 +202,13 @@ for (const button of document.querySelectorAll("#samples button")) {
 
 /** @param {string} address */
 async function askAboutSample(address) {
-  const response = await fetch(address).catch(() => null);
-  if (!response?.ok) return complain(new Refusal(NO_ANSWER));
-  ask([new File([await response.blob()], address.split("/").pop())]);
+  const signal = begin();
+  const response = await fetch(address, { signal }).catch(() => null);
+  const picture = await response?.blob().catch(() => null);
+  if (signal.aborted) return; // something else was chosen meanwhile
+  setBusy(false); // with what was stopped
+  if (!response?.ok || !picture) return complain(new Refusal(NO_ANSWER));
+  ask([new File([picture], address.split("/").pop())]);
 }
 
 document.addEventListener("paste", (event) => {
@@ -196,6 +218,7 @@ document.addEventListener("paste", (event) => {
 });
 
 document.addEventListener("dragover", (event) => {
+  if (keyForm.contains(event.target)) return;
   event.preventDefault(); // or the browser would open what is dropped
   document.body.classList.add("dragged");
 });
@@ -205,6 +228,7 @@ document.addEventListener("dragleave", (event) => {
 });
 
 document.addEventListener("drop", (event) => {
+  if (keyForm.contains(event.target)) return;
   event.preventDefault();
   document.body.classList.remove("dragged");
   const items = [...event.dataTransfer.items].filter((item) => item.kind === "file");

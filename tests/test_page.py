@@ -5,6 +5,7 @@ Chromium and its driver are Debian's: apt-get install chromium chromium-driver.
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -300,8 +301,56 @@ def test_a_key_is_asked_for_and_kept(page: Chrome) -> None:
         field.send_keys(key, Keys.ENTER)
     assert text_of(answers(page)[0], ".class") == "Ankle boot"
     assert not field.is_displayed()
+    assert page.switch_to.active_element.get_attribute("id") == "files"
     assert page.execute_script("return sessionStorage.getItem('api-key')") == "secret"
     page.execute_script("sessionStorage.clear()")
+
+
+SLOW_SAMPLE = """
+  const ask = window.fetch;
+  window.fetch = async (address, options) => {
+    if (options.method !== "POST") await new Promise((go) => setTimeout(go, 500));
+    return ask(address, options);
+  };
+"""
+
+
+def test_a_slow_sample_replaces_nothing_chosen_later(page: Chrome) -> None:
+    page.execute_script(SLOW_SAMPLE)
+    page.find_element(By.CSS_SELECTOR, "#samples button").click()
+    [article] = choose(page, PICTURES / "bag.png")
+    time.sleep(1)
+    assert text_of(article, ".class") == "Bag"
+    assert len(answers(page)) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_file_that_cannot_be_read_is_named(page: Chrome, count: int) -> None:
+    page.execute_script("""
+      const fail = () => Promise.reject(new DOMException("", "NotReadableError"));
+      Blob.prototype.slice = () => ({ arrayBuffer: fail });
+      FileReader.prototype.readAsDataURL = function () { this.onerror(); };
+    """)
+    page.find_element(By.ID, "files").send_keys("\n".join([str(BOOT)] * count))
+    wait_to_hear(page, "ankle-boot.png cannot be read.")
+
+
+def test_a_fault_of_the_page_is_said(page: Chrome) -> None:
+    page.execute_script("window.FormData = null")
+    page.find_element(By.ID, "files").send_keys(f"{BOOT}\n{CAT}")
+    wait_to_hear(page, "This page has a fault.")
+    [line] = log(page, "browser")
+    assert "FormData" in line["message"]
+
+
+def test_text_can_be_dropped_into_the_key(page: Chrome) -> None:
+    dropped = page.execute_script("""
+      const form = document.getElementById("key");
+      form.hidden = false;
+      const event = new DragEvent("drop", { bubbles: true, cancelable: true });
+      return form.elements[0].dispatchEvent(event);
+    """)
+    assert dropped  # nobody has kept the browser from it
 
 
 WAIT_FOREVER = """
