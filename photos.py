@@ -99,7 +99,7 @@ def find_files(folder: Path) -> list[Path]:
 def look_at_all(files: Sequence[Path], views: int) -> Iterable[Looks | None]:
     """Look at each photo on all cores, with a progress bar."""
     counted = range(len(files))
-    return on_all_cores(look, files, counted, repeat(views), what="photos", chunk=16)
+    return on_all_cores(look, files, counted, repeat(views), what="photos", chunk=4)
 
 
 def on_all_cores(
