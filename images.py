@@ -309,7 +309,8 @@ def ground_of(image: Image.Image) -> str:
     That is white, but black for a bright cut-out, and for what is as small as
     Fashion-MNIST, whose ground is black.
     """
-    mean = image.resize((1, 1), Image.Resampling.BOX)  # each pixel by its opacity
+    some = image.resize((WORK_SIDE, WORK_SIDE), Image.Resampling.NEAREST)
+    mean = some.resize((1, 1), Image.Resampling.BOX)  # each pixel by its opacity
     red, green, blue, opacity = mean.getpixel((0, 0))  # type: ignore[misc]
     is_bright = red + green + blue > 3 * BRIGHT and opacity < CUT_OUT
     return "black" if is_bright or image.size == (SIDE, SIDE) else "white"
