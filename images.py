@@ -257,13 +257,13 @@ def _has_many_scans(data: bytes) -> bool:
 
 
 def _refuse_if_partial(image: ImageFile) -> None:
-    """Raise `BrokenImageError` for a TIFF that lacks strips: they would be black."""
+    """Raise `ValueError` for a TIFF that lacks strips: they would be black."""
     if image.format != "TIFF":
         return
     boxes = {tile.extents for tile in image.tile if tile.extents}
     area = sum((right - left) * (low - top) for left, top, right, low in boxes)
     if area < image.width * image.height:
-        raise BrokenImageError("the picture cannot be decoded: strips are missing")
+        raise ValueError("strips are missing")
 
 
 def _why_unsupported(data: bytes) -> str:

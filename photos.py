@@ -32,6 +32,8 @@ LIGHT = 0.3  # how far brightness, contrast and colour vary
 SCRAP_SHARES = 0.1, 0.45  # of the photo's sides
 GREY_SHARE = 0.5  # of the scraps, as plain grey pixels
 MAX_WORKERS = 16  # processes that look at photos
+# what NumPy raises on a file that is none
+NO_NPZ = EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error
 
 Result = TypeVar("Result")
 
@@ -174,10 +176,7 @@ def read_unknown(path: Path) -> Pixels:
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             pixels: Pixels = arrays["images"]
-    except (
-        *(EOFError, KeyError, TypeError, ValueError),
-        *(zipfile.BadZipFile, zlib.error),
-    ) as error:
+    except NO_NPZ as error:
         raise ValueError(f"{path} is no NPZ file with images") from error
     if pixels.dtype != np.uint8 or pixels.shape[1:] != (SIDE, SIDE) or not len(pixels):
         raise ValueError(f"{path}: images must be uint8 [N, {SIDE}, {SIDE}]")

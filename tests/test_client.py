@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -143,36 +145,23 @@ def test_a_key_that_cannot_be_one_is_not_shown(key: str) -> None:
     assert b"ASCII" in done.stderr
 
 
-@pytest.mark.parametrize("status", [301, 308])
-def test_a_redirect_is_told_and_gets_no_key(status: int) -> None:
-    asked = []
+@contextmanager
+def answering(
+    status: int, headers: dict[str, str], body: bytes
+) -> Iterator[tuple[str, list[str]]]:
+    """A service that is none of ours: its address, and the paths it is asked for.
 
-    class Moved(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            asked.append(self.path)
-            self.send_response(status)
-            self.send_header("Location", "http://127.0.0.1:9/predict")
-            self.end_headers()
+    It answers one request.
+    """
+    asked: list[str] = []
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Moved) as moved:
-        Thread(target=moved.handle_request, daemon=True).start()
-        url = f"http://127.0.0.1:{moved.server_port}"
-        done = predict_test("--url", url, "--key", "secret")
-    assert asked == ["/predict"]
-    assert done.returncode == 1
-    assert b"has moved: --url http://127.0.0.1:9\n" in done.stderr
-
-
-@pytest.mark.parametrize("body", [b'{"status": "ok"}', b"[]", b'"x"', b"<html>"])
-def test_a_foreign_service_is_one_line(body: bytes) -> None:
     class Foreign(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            asked.append(self.path)
             self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 
@@ -181,7 +170,23 @@ def test_a_foreign_service_is_one_line(body: bytes) -> None:
 
     with HTTPServer(("127.0.0.1", 0), Foreign) as foreign:
         Thread(target=foreign.handle_request, daemon=True).start()
-        done = predict_test("--url", f"http://127.0.0.1:{foreign.server_port}")
+        yield f"http://127.0.0.1:{foreign.server_port}", asked
+
+
+@pytest.mark.parametrize("status", [301, 308])
+def test_a_redirect_is_told_and_gets_no_key(status: int) -> None:
+    moved = {"Location": "http://127.0.0.1:9/predict"}
+    with answering(status, moved, b"") as (url, asked):
+        done = predict_test("--url", url, "--key", "secret")
+    assert asked == ["/predict"]
+    assert done.returncode == 1
+    assert b"has moved: --url http://127.0.0.1:9\n" in done.stderr
+
+
+@pytest.mark.parametrize("body", [b'{"status": "ok"}', b"[]", b'"x"', b"<html>"])
+def test_a_foreign_service_is_one_line(body: bytes) -> None:
+    with answering(200, {}, body) as (url, _):
+        done = predict_test("--url", url)
     assert done.returncode == 1
     assert b"not as our service" in done.stderr
     assert len(done.stderr.splitlines()) == 1
