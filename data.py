@@ -42,6 +42,7 @@ class Photos(NamedTuple):
     views: Tensor  # uint8 [N, VIEWS, 28, 28]
     scraps: Tensor  # uint8 [N, SCRAPS, 28, 28]
     targets: Tensor  # bool [N, classes + 1]: what each may be, last of all unknown
+    recalled: Tensor  # float32, likewise: what a network said of it; zeros before
 
     def split(self) -> tuple["Photos", "Photos"]:
         """Set one in `PHOTOS_ASIDE` aside: those to train on, those to choose by.
@@ -155,4 +156,4 @@ def read_photos(folder: Path, classes: Sequence[str]) -> Photos:
     seen, views, scraps = (
         torch.from_numpy(np.stack(part)) for part in zip(*kept, strict=True)
     )
-    return Photos(seen, views, scraps, targets)
+    return Photos(seen, views, scraps, targets, torch.zeros(targets.shape))

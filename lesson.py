@@ -1,6 +1,6 @@
 """What an epoch shows: garments, drawn photos, real ones, and strangers.
 
-    >>> pixels, targets = mix(data, scenes, network, views=8, random=random)
+    >>> shown = mix(data, scenes, network, views=8, random=random)
 
 Scenes are drawn once a run; each epoch chooses among them, and makes up new strangers.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from data import Data, Split, targets_of
+from data import Data, Photos, Split, targets_of
 from model import unknown_score
 from outliers import make_outliers
 from release import evaluate
@@ -56,6 +56,14 @@ def draw_scenes(garments: Split, epochs: int, seed: int) -> Scenes:
     return Scenes(shown._replace(pixels=see_garments(*shown, random)), strangers)
 
 
+class Shown(NamedTuple):
+    """Pictures of an epoch, and what is to be said of them."""
+
+    pixels: Tensor  # uint8 [N, 28, 28]
+    targets: Tensor  # bool [N, classes + 1], what each may be
+    recalled: Tensor  # float32 [N, classes + 1], as in `Photos`
+
+
 def photo_views(done: float) -> int:
     """Tell how many views of each photo to show, when that share of the run is done.
 
@@ -74,10 +82,19 @@ def size_of_mix(data: Data, views: int) -> int:
     return count + drawn + given + photos * (views + SCRAP_VIEWS)
 
 
+def recall(network: nn.Module, photos: Photos) -> Photos:
+    """Note what a network says of each photo, on the mean of its views.
+
+    It may be held to that later, when it would learn photos by heart.
+    """
+    said = [evaluate(network, view).softmax(1) for view in photos.views.unbind(1)]
+    return photos._replace(recalled=torch.stack(said).mean(0))
+
+
 def mix(
     data: Data, scenes: Scenes, network: nn.Module | None, views: int, random: Generator
-) -> tuple[Tensor, Tensor]:
-    """Lay out what one epoch shows: uint8 [N, 28, 28], targets bool [N, classes + 1].
+) -> Shown:
+    """Lay out what one epoch shows.
 
     `views` is how many of each photo are shown, if there are photos. Each part is
     drawn anew: which scenes and views are seen, which strangers. Those are chosen by a
@@ -91,13 +108,17 @@ def mix(
     pixels = [garments.pixels, scenes.garments.pixels[posed]]
     targets = [targets_of(labels, classes)]
     unknown = [strangers, *data.outliers.values()]
+    recalled = [torch.zeros(targets[0].shape)]
     if data.photos:
         pixels.append(draw(data.photos.views, views, random))
         targets.append(data.photos.targets.repeat_interleave(views, 0))
+        recalled.append(data.photos.recalled.repeat_interleave(views, 0))
         unknown.append(draw(data.photos.scraps, SCRAP_VIEWS, random))
     labels = torch.full((sum(map(len, unknown)),), classes)
     targets.append(targets_of(labels, classes))
-    return torch.cat([*pixels, *unknown]), torch.cat(targets)
+    recalled.append(torch.zeros(targets[-1].shape))
+    parts = [*pixels, *unknown], targets, recalled
+    return Shown(*map(torch.cat, parts))
 
 
 def choose_strangers(

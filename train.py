@@ -31,12 +31,14 @@ import artifact
 import lesson
 from augment import augment
 from data import Data, add_options, get_data
-from lesson import draw_scenes, mix, photo_views, size_of_mix
+from lesson import Shown, draw_scenes, mix, photo_views, recall, size_of_mix
 from model import Convolution, FashionCNN
 from optimizer import Muon
 from release import Facts, choose, release, report
 
-# what differs towards the end
+# what differs later in a run
+RECALL_EPOCH = 20  # from which on photos ask for what the network says of them then
+RECALL_SHARE = 0.5  # of their loss; the rest asks for their labels
 CLEAN_EPOCHS = 8  # the last ones, in which nothing is erased, but in fine-tuning
 ROUNDED_SHARE = 0.08  # of the steps, the last ones, in which the network is rounded
 WATCHED = 4_000  # pictures, by which it is rounded
@@ -55,6 +57,8 @@ AVERAGE_EVERY = 4  # steps
 AVERAGE_SHARE = 0.03  # of the run: how far the weights' moving average looks back
 BAR_EVERY = 20  # steps, between two looks at the loss
 RECORDED = (  # settings that `model.json` tells
+    "RECALL_EPOCH",
+    "RECALL_SHARE",
     "CLEAN_EPOCHS",
     "ROUNDED_SHARE",
     "WATCHED",
@@ -100,6 +104,14 @@ class Parts(NamedTuple):
     average: AveragedModel  # of the network's weights: what is evaluated and served
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.OneCycleLR
+
+
+class Past(NamedTuple):
+    """What was done before a run goes on."""
+
+    epochs: int = 0
+    seconds: float = 0.0
+    recalled: Tensor | None = None  # as in `Photos`, if there are any
 
 
 def keep_memory() -> None:
@@ -178,31 +190,39 @@ def train(
     steps = [size_of_mix(data, count) // BATCH_SIZE for count in views]
     parts = build(seed, sum(steps), device, start)
     facts = settings_of(run) | {"data": data.fingerprint}
-    done, before = load_checkpoint(checkpoint, parts, facts) if resume else (0, 0.0)
+    past = load_checkpoint(checkpoint, parts, facts) if resume else Past()
+    if data.photos and past.recalled is not None:
+        data = data._replace(photos=data.photos._replace(recalled=past.recalled))
     started = time.perf_counter()
-    scenes = draw_scenes(data.train, epochs, seed)
-    with tqdm(total=sum(steps), initial=sum(steps[:done]), unit="step") as bar:
-        for epoch in range(done, epochs):
+    scenes = draw_scenes(data.train, len(steps), seed)
+    behind = sum(steps[: past.epochs])
+    with tqdm(total=sum(steps), initial=behind, unit="step") as bar:
+        for epoch in range(past.epochs, len(steps)):
             random = Generator().manual_seed(seed * 10_000 + epoch)
             average = parts.average.module
+            if data.photos and epoch == RECALL_EPOCH and not start:
+                data = data._replace(photos=recall(average, data.photos))
             chooser = average if start else None  # from the beginning it is no gain
-            pixels, targets = mix(data, scenes, chooser, views[epoch], random)
+            shown = mix(data, scenes, chooser, views[epoch], random)
             erasing = start is not None or epoch < epochs - CLEAN_EPOCHS
-            pixels = augment(pixels, random, erasing)
-            loss = train_epoch(parts, pixels, targets, random, bar)
+            shown = shown._replace(pixels=augment(shown.pixels, random, erasing))
+            loss = train_epoch(parts, shown, random, bar)
             figures = ", ".join(
                 f"{share:.2%} {name}" for name, share in choose(average, data).items()
             )
-            tqdm.write(f"epoch {epoch + 1}/{epochs}: loss {loss:.3f}, {figures}")
-            seconds = before + time.perf_counter() - started
-            save_checkpoint(checkpoint, parts, {**facts, "epoch": epoch + 1}, seconds)
+            tqdm.write(f"epoch {epoch + 1}/{len(steps)}: loss {loss:.3f}, {figures}")
+            seconds = past.seconds + time.perf_counter() - started
+            recalled = data.photos.recalled if data.photos else None
+            save_checkpoint(
+                checkpoint, parts, facts, Past(epoch + 1, seconds, recalled)
+            )
     network = cast("FashionCNN", parts.average.module.cpu())
     if start:
         random = Generator().manual_seed(seed)
-        pixels = mix(data, scenes, network, 1, random)[0]
+        pixels = mix(data, scenes, network, 1, random).pixels
         chosen = torch.randperm(len(pixels), generator=random)[:WATCHED]
         go_back(network, start, pixels[chosen])
-    return network, before + time.perf_counter() - started
+    return network, past.seconds + time.perf_counter() - started
 
 
 def go_back(network: FashionCNN, start: Facts, pixels: Tensor) -> None:
@@ -226,9 +246,10 @@ def go_back(network: FashionCNN, start: Facts, pixels: Tensor) -> None:
 
 
 def train_epoch(
-    parts: Parts, pixels: Tensor, targets: Tensor, random: Generator, bar: "tqdm[Never]"
+    parts: Parts, shown: Shown, random: Generator, bar: "tqdm[Never]"
 ) -> float:
     """Show the network every picture once; return the mean loss."""
+    pixels, *asked = shown
     device = next(parts.network.parameters()).device
     parts.network.train()
     total = torch.zeros((), device=device)
@@ -240,7 +261,7 @@ def train_epoch(
         batch = order[(step - 1) * BATCH_SIZE : step * BATCH_SIZE]
         with torch.autocast(device.type, torch.bfloat16, has_bfloat16(device)):
             logits = parts.network(pixels[batch].to(device))
-        loss = loss_of(logits.float(), targets[batch].to(device))
+        loss = loss_of(logits.float(), *(part[batch].to(device) for part in asked))
         parts.optimizer.zero_grad()
         loss.backward()
         parts.optimizer.step()
@@ -263,16 +284,19 @@ def begin_rounding(parts: Parts, pixels: Tensor) -> None:
         network.round()
 
 
-def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
+def loss_of(logits: Tensor, targets: Tensor, recalled: Tensor) -> Tensor:
     """Cross-entropy of logits [N, classes + 1] with what each picture may be.
 
     A picture that may be several classes asks only that one of them be likely. The
-    labels of garments are smoothed over the classes (Szegedy et al., 1512.00567).
+    labels of garments are smoothed over the classes (Szegedy et al., 1512.00567). Where
+    something is recalled, that counts as much as the label.
     """
     logs = logits.log_softmax(1)
     losses = -logs.masked_fill(~targets, -torch.inf).logsumexp(1)
     smoothed = torch.lerp(losses, -logs[:, :-1].mean(1), LABEL_SMOOTHING)
-    return torch.where(targets[:, -1], losses, smoothed).mean()
+    labelled = torch.where(targets[:, -1], losses, smoothed)
+    once = -(recalled * logs).sum(1)
+    return torch.lerp(labelled, once, RECALL_SHARE * recalled.sum(1)).mean()
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -286,16 +310,16 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(able.get("amx_bf16" if is_intel else "avx512_bf16"))
 
 
-def save_checkpoint(path: Path, parts: Parts, run: Facts, seconds: float) -> None:
+def save_checkpoint(path: Path, parts: Parts, run: Facts, past: Past) -> None:
     """Write what `load_checkpoint` needs to go on, atomically."""
     states = {name: part.state_dict() for name, part in parts._asdict().items()}
     buffer = io.BytesIO()
-    torch.save({**run, "seconds": seconds, **states}, buffer)
+    torch.save({**run, "past": tuple(past), **states}, buffer)
     artifact.replace(path, buffer.getvalue())
 
 
-def load_checkpoint(path: Path, parts: Parts, run: Facts) -> tuple[int, float]:
-    """Put `parts` back to where a run stopped; return its epochs and seconds.
+def load_checkpoint(path: Path, parts: Parts, run: Facts) -> Past:
+    """Put `parts` back to where a run stopped; return what it had done.
 
     Raises `ValueError` if it is none, or belongs to another run.
     """
@@ -311,7 +335,7 @@ def load_checkpoint(path: Path, parts: Parts, run: Facts) -> tuple[int, float]:
     for network in (parts.network, cast("FashionCNN", parts.average.module)):
         if network.is_watched():
             network.round()
-    return state["epoch"], state["seconds"]
+    return Past(*state["past"])
 
 
 def parse_options() -> argparse.Namespace:

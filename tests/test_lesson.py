@@ -34,8 +34,10 @@ def test_an_epoch_shows_each_garment_and_strangers(
 ) -> None:
     scenes = lesson.draw_scenes(data.train, EPOCHS, seed=1)
     random = torch.Generator().manual_seed(1)
-    pixels, targets = lesson.mix(data, scenes, network, 1, random)
+    pixels, targets, recalled = lesson.mix(data, scenes, network, 1, random)
     assert len(pixels) == len(targets) == lesson.size_of_mix(data, 1)
+    assert recalled.shape == targets.shape
+    assert not recalled.any()
     assert (pixels[: len(data.train.labels)] == data.train.pixels).all()
     assert (targets.sum(1) == 1).all()
     count = len(data.train.labels)
@@ -60,15 +62,23 @@ def test_photos_and_outliers_are_shown_too(
     scenes = lesson.draw_scenes(data.train, EPOCHS, seed=1)
     random = torch.Generator().manual_seed(1)
     network = FashionCNN()
-    shown = [
-        lesson.mix(part, scenes, network, views, random)[1] for part in (plain, data)
-    ]
-    assert len(shown[1]) == lesson.size_of_mix(data, views)
-    more = [int(s[:, -1].sum()) for s in shown]
-    shoes = shown[1][:, [5, 7, 9]].all(1).sum()
     photos = data.photos
     assert photos is not None
+    assert not photos.recalled.any()
+    photos = lesson.recall(network, photos)
+    said = photos.recalled
+    assert torch.allclose(said.sum(1), torch.ones(16))
+    fewer, shown = (
+        lesson.mix(part, scenes, network, views, random)
+        for part in (plain, data._replace(photos=photos))
+    )
+    assert len(shown.targets) == lesson.size_of_mix(data, views)
+    more = [int(s.targets[:, -1].sum()) for s in (fewer, shown)]
+    shoes = shown.targets[:, [5, 7, 9]].all(1).sum()
     hats = int(photos.targets[:, -1].sum())
+    held = shown.recalled.any(1)
+    assert torch.equal(shown.recalled[held], said.repeat_interleave(views, 0))
+    assert torch.equal(shown.targets[held], photos.targets.repeat_interleave(views, 0))
     assert shoes == (16 - hats) * views
     assert more[1] - more[0] == 100 + 16 + hats * views
 
