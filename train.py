@@ -18,6 +18,7 @@ import io
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import NamedTuple, Never, cast
@@ -48,7 +49,8 @@ QUICK_EPOCHS = 3
 BATCH_SIZE = 128
 LEARNING_RATE = 4e-3  # at its peak
 FINE_TUNING_RATE = 1e-3  # likewise, of a network that is trained already
-START_SHARE = 0.5  # how far a fine-tuned network goes back to where it started
+ROUNDS = 3  # of fine-tuning, all from the same start; their mean is taken
+START_SHARE = 0.3  # how far that mean goes back to where it started
 WARMUP_SHARE = 0.2  # of the steps
 WEIGHT_DECAY = 0.05
 MOMENTUM = 0.95  # of the kernels, but in fine-tuning, where Muon gained nothing
@@ -65,6 +67,7 @@ RECORDED = (  # settings that `model.json` tells
     "BATCH_SIZE",
     "LEARNING_RATE",
     "FINE_TUNING_RATE",
+    "ROUNDS",
     "START_SHARE",
     "WARMUP_SHARE",
     "WEIGHT_DECAY",
@@ -102,6 +105,7 @@ class Parts(NamedTuple):
 
     network: FashionCNN
     average: AveragedModel  # of the network's weights: what is evaluated and served
+    mean: AveragedModel  # of such averages, one a round
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.OneCycleLR
 
@@ -142,6 +146,7 @@ def build(
     average = AveragedModel(
         network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
     )
+    mean = AveragedModel(network, use_buffers=True)
     kernels, matrices, vectors = parameters_of(network)
     momentum = {} if start else {"momentum": MOMENTUM}
     optimizer = Muon(
@@ -158,7 +163,7 @@ def build(
         pct_start=WARMUP_SHARE,
         cycle_momentum=False,
     )
-    return Parts(network, average, optimizer, schedule)
+    return Parts(network, average, mean, optimizer, schedule)
 
 
 def parameters_of(network: FashionCNN) -> tuple[list[Tensor], ...]:
@@ -180,15 +185,18 @@ def train(
 ) -> tuple[FashionCNN, float]:
     """Train on a GPU if there is one, with a checkpoint after each epoch.
 
-    Returns the averaged network and the seconds of all sittings together.
+    Fine-tuning does so in rounds. Returns the averaged network and the seconds of all
+    sittings together.
     """
     epochs, seed, start = run
     if start and start["classes"] != data.classes:
         raise ValueError(f"version {start['version']} knows other classes")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    views = [photo_views(epoch / epochs) for epoch in range(epochs)]
+    rounds = ROUNDS if start else 1
+    views = [photo_views(epoch / epochs) for epoch in range(epochs)] * rounds
     steps = [size_of_mix(data, count) // BATCH_SIZE for count in views]
-    parts = build(seed, sum(steps), device, start)
+    begin = partial(build, seed, sum(steps) // rounds, device, start)
+    parts = begin()
     facts = settings_of(run) | {"data": data.fingerprint}
     past = load_checkpoint(checkpoint, parts, facts) if resume else Past()
     if data.photos and past.recalled is not None:
@@ -199,6 +207,8 @@ def train(
     with tqdm(total=sum(steps), initial=behind, unit="step") as bar:
         for epoch in range(past.epochs, len(steps)):
             random = Generator().manual_seed(seed * 10_000 + epoch)
+            if epoch % epochs == 0:  # a round begins
+                parts = begin()._replace(mean=parts.mean)
             average = parts.average.module
             if data.photos and epoch == RECALL_EPOCH and not start:
                 data = data._replace(photos=recall(average, data.photos))
@@ -207,6 +217,8 @@ def train(
             erasing = start is not None or epoch < epochs - CLEAN_EPOCHS
             shown = shown._replace(pixels=augment(shown.pixels, random, erasing))
             loss = train_epoch(parts, shown, random, bar)
+            if (epoch + 1) % epochs == 0:  # it ends
+                parts.mean.update_parameters(average)
             figures = ", ".join(
                 f"{share:.2%} {name}" for name, share in choose(average, data).items()
             )
@@ -218,6 +230,7 @@ def train(
             )
     network = cast("FashionCNN", parts.average.module.cpu())
     if start:
+        network = cast("FashionCNN", parts.mean.module.cpu())
         random = Generator().manual_seed(seed)
         pixels = mix(data, scenes, network, 1, random).pixels
         chosen = torch.randperm(len(pixels), generator=random)[:WATCHED]
@@ -355,7 +368,12 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, default=Path("model.bin"), help="(model.bin)"
     )
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"({EPOCHS})")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=EPOCHS,
+        help=f"({EPOCHS}), of each of {ROUNDS} rounds with --start",
+    )
     parser.add_argument("--seed", type=int, default=1, help="(1)")
     parser.add_argument(
         "--quick",

@@ -97,6 +97,30 @@ def test_a_fine_tuned_network_goes_part_of_the_way_back(data: Data) -> None:
     assert network.arguments["rounded"]
 
 
+def test_fine_tuning_takes_the_mean_of_rounds_from_one_start(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of the epochs, nor of rounds that go on where the one before stopped."""
+    seen: list[Tensor] = []
+
+    def parameters(network: nn.Module) -> Tensor:
+        return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+    def choose(network: nn.Module, _data: Data) -> dict[str, float]:
+        seen.append(parameters(network))
+        return {}
+
+    monkeypatch.setattr(train, "choose", choose)
+    monkeypatch.setattr(train, "START_SHARE", 0.0)
+    start = train.read_start(ROOT / "model.bin")
+    tuned = parameters(run(data, tmp_path, start=start))
+    begin, ends = (torch.stack(seen[at::EPOCHS]) for at in (0, EPOCHS - 1))
+    assert len(ends) == train.ROUNDS
+    assert torch.allclose(tuned, ends.mean(0), atol=1e-6)
+    assert not torch.allclose(tuned, ends[0], atol=1e-6)
+    assert (begin[1] - begin[0]).norm() < (begin[1] - ends[0]).norm()
+
+
 def test_get_data_splits_without_overlap(data: Data, samples: Samples) -> None:
     assert [len(part.labels) for part in data[:3]] == [80, 20, 100]
     both = torch.cat([data.train.pixels, data.validation.pixels]).flatten(1)
@@ -147,7 +171,7 @@ def test_nothing_is_erased_in_the_last_epochs_but_in_fine_tuning(
     start = train.read_start(ROOT / "model.bin")
     for plan in (train.Run(EPOCHS, 1), train.Run(EPOCHS, 1, start)):
         train.train(data, plan, tmp_path / "checkpoint", resume=False)
-    assert erased == [True, False, False] + EPOCHS * [True]
+    assert erased == [True, False, False] + train.ROUNDS * EPOCHS * [True]
 
 
 def test_training_lowers_the_loss(data: Data) -> None:
@@ -193,14 +217,14 @@ def resumes_alike(
     monkeypatch: pytest.MonkeyPatch,
     start: dict[str, Any] | None = None,
 ) -> Tensor:
-    """Interrupt a run; return what it ends with, unbroken."""
+    """Interrupt a run, or the second round of fine-tuning; return what it ends with."""
     unbroken = weights(run(data, path, start=start))
     whole_epoch = train.train_epoch
     calls = []
 
     def interrupted(*arguments: Any) -> float:
         calls.append(1)
-        if len(calls) == EPOCHS:
+        if len(calls) == (EPOCHS + 2 if start else EPOCHS):
             raise KeyboardInterrupt
         return whole_epoch(*arguments)
 
