@@ -232,13 +232,16 @@ def _refuse_if_endless(image: ImageFile, data: bytes) -> None:
     42 bytes of a JPEG can be a scan of 17 ms, 10 kB of a TIFF a tile of gigabytes.
     """
     pixels, rows = image.width * image.height, image.height
-    if image.format in ("JPEG", "MPO"):
+    if image.format == "JPEG":
         is_endless = _has_many_scans(data)
     elif image.format == "BMP":
         is_endless = image.info.get("compression") in RUNS and pixels > MAX_RUN_PIXELS
     elif isinstance(image, TiffImageFile):
         tags = image.tag_v2
-        tile = tags.get(TILE_WIDTH, 0) * tags.get(TILE_LENGTH, 0)
+        width, height = (tags.get(tag, 0) for tag in (TILE_WIDTH, TILE_LENGTH))
+        if not (isinstance(width, int) and isinstance(height, int)):  # text, say
+            raise ValueError("the size of its tiles is no number")
+        tile = width * height
         is_fax = tags.get(COMPRESSION) in FAXES
         is_endless = tile > MAX_PIXELS or (is_fax and rows > MAX_FAX_ROWS)
     else:

@@ -402,12 +402,14 @@ def rle_bmp(width: int) -> bytes:
     return file + head + bytes(1024) + runs
 
 
-def tiff(data: bytes, **tags: int) -> bytes:
-    """A grey TIFF of 16x16, unless tags say otherwise."""
+def tiff(data: bytes, **tags: int | bytes) -> bytes:
+    """A grey TIFF of 16x16, unless tags say otherwise; -1 is where `data` is."""
     values = {"t256": 16, "t257": 16, "t258": 8, "t259": 1, "t262": 1, "t277": 1} | tags
     start = 8 + 2 + 12 * len(values) + 4
     lines = [
-        struct.pack("<HHII", int(tag[1:]), 4, 1, start if value < 0 else value)
+        struct.pack("<HHI4s", int(tag[1:]), 1, 1, value)
+        if isinstance(value, bytes)
+        else struct.pack("<HHII", int(tag[1:]), 4, 1, start if value < 0 else value)
         for tag, value in sorted(values.items())
     ]
     directory = struct.pack("<H", len(lines)) + b"".join(lines) + bytes(4)
@@ -456,6 +458,13 @@ def test_a_tiff_without_some_of_its_strips_is_broken() -> None:
     assert to_pixels(whole).max() == 0
     with pytest.raises(BrokenImageError, match="strips are missing"):
         to_pixels(tiff(bytes(256), t257=32, t278=16, t273=-1, t279=256))
+
+
+def test_a_tiff_whose_tiles_have_no_size_costs_nothing() -> None:
+    """A letter two billion times would fill the memory."""
+    sizes: dict[str, int | bytes] = {"t322": b"A", "t323": 2_000_000_000}
+    with pytest.raises(BrokenImageError, match="is no number"):
+        to_pixels(tiff(bytes(256), t278=16, t273=-1, t279=256, **sizes))
 
 
 def test_what_is_not_finite_is_white_or_black(encode: Encode) -> None:
