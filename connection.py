@@ -9,7 +9,6 @@ import math
 import re
 import select
 import socket
-import sys
 import threading
 import time
 from typing import NamedTuple, cast
@@ -23,9 +22,8 @@ from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailabl
 
 from settings import REQUEST_SECONDS, TOO_LATE
 
-MAX_RECEIVED = (
-    128 * 1024**2
-)  # bytes of all requests under way; small ones may exceed it
+MAX_RECEIVED = 128 * 1024**2  # bytes of all requests under way; small ones may exceed
+ENDLESS = 2**62  # bytes
 TOO_MUCH = "too much is being sent to the service; try again in a moment"
 PIECE = 256 * 1024  # bytes
 COME = memoryview(bytearray(PIECE))  # what the main thread has just received
@@ -244,9 +242,8 @@ class Connection(TConn):  # type: ignore[misc]
 
     def close(self, graceful: bool = False) -> None:
         """Close at once."""
-        self.sock.have_done(
-            sys.maxsize
-        )  # what came meanwhile is not under way any more
+        # what came meanwhile is not under way any more
+        self.sock.have_done(ENDLESS)
         close_socket(self.sock)
 
     def has_more(self) -> bool:

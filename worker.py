@@ -11,7 +11,6 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from connection import (
+    ENDLESS,
     HEAD_BYTES,
     PIECE,
     Connection,
@@ -44,7 +44,6 @@ COLLECTED = 1024**2  # bytes; threads wait for what is larger
 QUICK = 16 * 1024  # bytes; what is larger is not answered here
 TOGETHER = 16  # requests, in one pass of the network
 UNAVAILABLE, TIMED_OUT = 503, 408
-ENDLESS = 2**62  # bytes
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
@@ -63,7 +62,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
         self.line = predict.network
         self.shortcut = shortcut
-        self.coming: dict[Connection, None] = {}  # in the order of their deadlines
+        # both in the order of their deadlines
+        self.coming: dict[Connection, None] = {}  # a request, in part
+        self.leaving: dict[Connection, None] = {}  # those who were too slow
         self.quick: list[tuple[Connection, Head]] = []  # to be answered together
         self.answered = 0  # in this round of the main thread
         self.is_plain = self.cfg.keepalive and not (
@@ -105,7 +106,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if client.unwanted:
             if not client.skip_some():
                 self.drop(conn)
-            elif conn not in self.coming:  # of which it is to take its leave
+            elif conn not in self.leaving:
                 self.await_next(conn)
         # of what will be turned away, the head is enough
         elif client.take_in(HEAD_BYTES if self.is_full(client) else PIECE):
@@ -240,20 +241,22 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def forget(self, conn: Connection) -> None:
         """Take a connection off the lists of those that are waited for."""
-        if conn in self.coming:
-            del self.coming[conn]
-        else:
-            self.keepalived_conns.remove(conn)
+        for waiting in (self.coming, self.leaving):
+            if conn in waiting:
+                del waiting[conn]
+                return
+        self.keepalived_conns.remove(conn)
 
     def murder_keepalived(self, force: bool = False) -> None:
         """Close connections that have been idle too long, and those too slow."""
         super().murder_keepalived(force)
         now = time.monotonic()
-        while self.coming:
-            conn = next(iter(self.coming))
-            if not force and now < (conn.sock.deadline or now):
-                return
-            self.time_out(conn)
+        for waiting in (self.coming, self.leaving):
+            while waiting:
+                conn = next(iter(waiting))
+                if not force and now < (conn.sock.deadline or now):
+                    break
+                self.time_out(conn)
 
     def time_out(self, conn: Connection) -> None:
         """Tell a client that was too slow, if it said what it wanted, and close."""
@@ -268,19 +271,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             client.have_done(ENDLESS)
             client.deadline = time.monotonic() + LINGER_SECONDS
             del self.coming[conn]
-            self.coming[conn] = None
+            self.leaving[conn] = None
             with suppress(OSError):
                 client.shutdown(socket.SHUT_WR)
-
-    def submit(self, work: Callable[[Connection], object], conn: Connection) -> None:
-        """Have a thread do something with a connection."""
-        future = self.tpool.submit(work, conn)
-        done = partial(self.method_queue.defer, self.finish_request, conn)
-        future.add_done_callback(done)
-
-    def enqueue_req(self, conn: Connection) -> None:
-        """Have a thread answer a request."""
-        self.submit(self.handle, conn)
 
     def handle(self, conn: Connection) -> object:
         """Answer a request, and the next ones that have come with it."""
@@ -362,4 +355,3 @@ def take_leave(conn: Connection) -> None:
     conn.sock.deadline = time.monotonic() + LINGER_SECONDS
     with suppress(NoMoreData):
         close_graceful(conn.sock)
-    conn.sock.have_done(ENDLESS)  # what came meanwhile is not under way any more
