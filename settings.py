@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from flask import Config
 
-OF_FLASK = ("APP", "DEBUG", "ENV", "RUN_", "SKIP_DOTENV")  # of its command, unused here
+OF_FLASK = re.compile("APP|DEBUG|ENV|ENV_FILE|RUN_.*|SKIP_DOTENV")  # its command's
+PREFIX = "FLASK_"
 REQUEST_SECONDS = 10  # for a request to arrive, and for its answer to be taken
 TOO_LATE = f"the request was not complete in {REQUEST_SECONDS} s"
 LEVELS = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR}
@@ -92,12 +93,13 @@ SETTINGS = {  # by name, without FLASK_
 
 def read() -> dict[str, Any]:
     """Return every setting by name, converted. Raises `SettingError`."""
+    # a slip of the pen must not leave a door open
+    names = {n.removeprefix(PREFIX) for n in os.environ if n.startswith(PREFIX)}
+    for name in sorted(names - SETTINGS.keys()):
+        if not OF_FLASK.fullmatch(name):
+            raise SettingError(f"{PREFIX}{name} is none of the settings")
     config = Config(HERE, {name: s.default for name, s in SETTINGS.items()})
     config.from_prefixed_env(loads=str)  # the default would parse values as JSON
-    # a slip of the pen must not leave a door open
-    for name in config.keys() - SETTINGS.keys():
-        if not name.startswith(OF_FLASK):
-            raise SettingError(f"FLASK_{name} is none of the settings")
     for name, setting in SETTINGS.items():
         value = config[name]
         if value is None:

@@ -46,7 +46,9 @@ def test_a_wrong_value_is_named(
         settings.read()
 
 
-@pytest.mark.parametrize("name", ["API_KEYS", "TESTING", "SECRET_KEY"])
+@pytest.mark.parametrize(
+    "name", ["API_KEYS", "API_KEY__NEW", "APP_KEY", "TESTING", "SECRET_KEY"]
+)
 def test_what_is_no_setting_is_named(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
