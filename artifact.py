@@ -163,7 +163,7 @@ def write(path: Path, checkpoint: dict[str, Any], artifact: Artifact) -> None:
 
     artifact.facts["version"] = version(artifact)
     buffer = io.BytesIO()  # a file would name the archive's folder after itself
-    torch.save(checkpoint, buffer)
+    torch.save(checkpoint | {"version": artifact.facts["version"]}, buffer)
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.writestr(ONNX_ENTRY, artifact.onnx)
         archive.writestr(JSON_ENTRY, json.dumps(artifact.facts, indent=1))
