@@ -25,7 +25,11 @@ from typing import NamedTuple, Never, cast
 
 import torch
 from torch import Generator, Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import (
+    AveragedModel,
+    get_ema_multi_avg_fn,
+    get_swa_avg_fn,
+)
 from tqdm import tqdm
 
 import artifact
@@ -38,7 +42,7 @@ from optimizer import Muon
 from release import Facts, choose, release, report
 
 # what differs later in a run
-RECALL_EPOCH = 20  # from which on photos ask for what the network says of them then
+RECALL_EPOCHS = 20  # after which photos ask for what the network says of them then
 RECALL_SHARE = 0.5  # of their loss; the rest asks for their labels
 CLEAN_EPOCHS = 8  # the last ones, in which nothing is erased, but in fine-tuning
 ROUNDED_SHARE = 0.08  # of the steps, the last ones, in which the network is rounded
@@ -59,7 +63,7 @@ AVERAGE_EVERY = 4  # steps
 AVERAGE_SHARE = 0.03  # of the run: how far the weights' moving average looks back
 BAR_EVERY = 20  # steps, between two looks at the loss
 RECORDED = (  # settings that `model.json` tells
-    "RECALL_EPOCH",
+    "RECALL_EPOCHS",
     "RECALL_SHARE",
     "CLEAN_EPOCHS",
     "ROUNDED_SHARE",
@@ -146,7 +150,7 @@ def build(
     average = AveragedModel(
         network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
     )
-    mean = AveragedModel(network, use_buffers=True)
+    mean = AveragedModel(network, avg_fn=get_swa_avg_fn(), use_buffers=True)
     kernels, matrices, vectors = parameters_of(network)
     momentum = {} if start else {"momentum": MOMENTUM}
     optimizer = Muon(
@@ -207,10 +211,10 @@ def train(
     with tqdm(total=sum(steps), initial=behind, unit="step") as bar:
         for epoch in range(past.epochs, len(steps)):
             random = Generator().manual_seed(seed * 10_000 + epoch)
-            if epoch % epochs == 0:  # a round begins
+            if epoch and epoch % epochs == 0:  # the next round begins
                 parts = begin()._replace(mean=parts.mean)
             average = parts.average.module
-            if data.photos and epoch == RECALL_EPOCH and not start:
+            if data.photos and epoch == RECALL_EPOCHS and not start:
                 data = data._replace(photos=recall(average, data.photos))
             chooser = average if start else None  # from the beginning it is no gain
             shown = mix(data, scenes, chooser, views[epoch], random)
@@ -228,9 +232,8 @@ def train(
             save_checkpoint(
                 checkpoint, parts, facts, Past(epoch + 1, seconds, recalled)
             )
-    network = cast("FashionCNN", parts.average.module.cpu())
+    network = cast("FashionCNN", (parts.mean if start else parts.average).module.cpu())
     if start:
-        network = cast("FashionCNN", parts.mean.module.cpu())
         random = Generator().manual_seed(seed)
         pixels = mix(data, scenes, network, 1, random).pixels
         chosen = torch.randperm(len(pixels), generator=random)[:WATCHED]
@@ -316,8 +319,6 @@ def has_bfloat16(device: torch.device) -> bool:
     """Tell whether bfloat16 is faster than float32 on this device."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
     able = torch.cpu.get_capabilities()
     is_intel = "Intel" in str(able.get("cpu_name"))  # 1.4 times as slow without AMX
     return bool(able.get("amx_bf16" if is_intel else "avx512_bf16"))
@@ -388,13 +389,14 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on after a stop")
     options = parser.parse_args()
     options.checkpoint = Path(f"{options.output}.checkpoint")
-    folder = options.output.resolve().parent
+    folders = [path.parent for path in (options.output, options.output.resolve())]
     if options.epochs < 1:
         parser.error("--epochs is at least 1")
     # better now than after an hour
-    if not folder.is_dir():
-        parser.error(f"no folder {folder} to write to")
-    if options.output.is_dir() or not os.access(folder, os.W_OK):
+    for folder in folders:
+        if not folder.is_dir():
+            parser.error(f"no folder {folder} to write to")
+    if options.output.is_dir() or not all(os.access(f, os.W_OK) for f in folders):
         parser.error(f"cannot write {options.output}")
     if options.resume and not options.checkpoint.is_file():
         parser.error(f"nothing to go on from: no {options.checkpoint}")

@@ -207,7 +207,7 @@ def test_resume_knows_what_was_said_of_photos(
     photos = data_room.Photos(pixels, views, views, targets, targets.float() * 0)
     data = data._replace(photos=photos)
     plain = weights(run(data, tmp_path))
-    monkeypatch.setattr(train, "RECALL_EPOCH", 1)
+    monkeypatch.setattr(train, "RECALL_EPOCHS", 1)
     assert not torch.equal(plain, resumes_alike(data, tmp_path, monkeypatch))
 
 
@@ -404,7 +404,8 @@ def test_train_writes_a_model_that_serves(
     assert model.facts["data"]["train"] == 80
     assert model.facts["settings"]["seed"] == 1
     assert len(Classifier(model).classify(samples.pixels)) == 100
-    assert torch.load(output, weights_only=True)["classes"] == model.facts["classes"]
+    loaded = torch.load(output, weights_only=True)
+    assert all(loaded[name] == model.facts[name] for name in ("classes", "version"))
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["model.bin"]
 
 
