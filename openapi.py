@@ -23,8 +23,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import schemas
+from pictures import TOO_MANY
 from schemas import PROBLEMS
-from settings import REQUEST_SECONDS
+from settings import TOO_LATE
 
 VERSION = "1.0.0"  # of the contract
 MESSAGES = "#/components/schemas/{model}"
@@ -82,8 +83,8 @@ DETAILS = {  # by code, an example of what a problem says
     "unauthorized": "send a key: X-API-Key: KEY or Authorization: Bearer KEY",
     "not_found": "there is no such page",
     "method_not_allowed": "use POST",
-    "timeout": f"the request was not complete in {REQUEST_SECONDS} s",
-    "too_large": "at most 256 pictures in one request",
+    "timeout": TOO_LATE,
+    "too_large": TOO_MANY,
     "unsupported_image": "not a picture in PNG, JPEG, WebP, GIF, BMP or TIFF format",
     "broken_image": "the picture cannot be decoded: image file is truncated",
     "unknown_class": "none of the classes; the nearest is Bag",

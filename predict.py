@@ -47,7 +47,7 @@ from answers import (
 from classifier import Classifier, Prediction
 from images import ImageError, Pixels, TooLargeError
 from line import Line, OverloadedError
-from openapi import openapi
+from openapi import PROBLEM, openapi
 from pictures import (
     MAX_PICTURES,
     TOO_MANY,
@@ -59,7 +59,6 @@ from pictures import (
 )
 from schemas import PROBLEMS
 
-PROBLEM = "application/problem+json"  # RFC 9457
 REQUEST_ID_LENGTH = 64  # of a client's X-Request-ID, the rest is cut
 NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9_.-]")
 DECODE_SECONDS = 5  # for all pictures of a request; the rest are refused

@@ -28,9 +28,9 @@ import settings
 from answers import Outcome, answer, document_of, to_json
 from images import ImageError
 from line import FULL, OverloadedError
+from openapi import PROBLEM
 from pictures import Picture, plain_pictures
 from predict import (
-    PROBLEM,
     Asked,
     account,
     app,
