@@ -11,7 +11,6 @@ Traffic goes to the loopback address only, and each trial ends by itself. Linux 
 """
 
 import argparse
-import io
 import itertools
 import json
 import multiprocessing
@@ -35,7 +34,17 @@ import numpy as np
 from PIL import Image
 
 import artifact
-from bench.service import OURS, PORT, ROOT, encode, pictures, pss, running, workers_of
+from bench.service import (
+    OURS,
+    PORT,
+    ROOT,
+    encode,
+    grainy_jpeg,
+    pictures,
+    pss,
+    running,
+    workers_of,
+)
 
 ADDRESS = ("127.0.0.1", PORT)
 CONNECTIONS = 8
@@ -49,7 +58,6 @@ QUIET_SECONDS = 5
 LATE_SECONDS = 0.02  # that a request may be asked after its time
 PHOTO = (900, 1200)
 PHOTOS = 24  # different ones
-GRAIN = 6  # levels, standard deviation
 ENDURE, WARM_UP = 100_000, 5_000  # requests
 LOST = 0  # stands for the status of a request without an answer
 KEPT = {True: "on a connection that had answers", False: "on a new connection"}
@@ -246,15 +254,8 @@ def photos() -> list[bytes]:
     """Write requests with photos: a real one enlarged, in various grain."""
     random = np.random.default_rng(0)
     image = Image.open(ROOT / "static" / "pictures" / "photo-t-shirt.jpg")
-    large = np.asarray(image.resize(PHOTO, Image.Resampling.BICUBIC))
-    sent = []
-    for _ in range(PHOTOS):
-        grain = random.normal(0, GRAIN, large.shape)
-        buffer = io.BytesIO()
-        noisy = Image.fromarray((large + grain).clip(0, 255).astype(np.uint8))
-        noisy.save(buffer, "JPEG", quality=85)
-        sent.append(predict(buffer.getvalue()))
-    return sent
+    large = image.resize(PHOTO, Image.Resampling.BICUBIC)
+    return [predict(grainy_jpeg(large, random, quality=85)) for _ in range(PHOTOS)]
 
 
 def kill() -> None:
