@@ -18,7 +18,7 @@ from images import SIDE, WHITE
 FLIP_SHARE = 0.5
 MAX_SHIFT = 2  # pixels, each way
 ERASE_SHARE = 0.5
-ERASE_SIDES = 4, 13  # pixels, shortest and longest
+ERASE_SIDES = 4, 13  # holes are 3 to 11 pixels wide and high
 TOPS = 0, 2, 4, 6  # T-shirt, pullover, coat, shirt
 TROUSER, DRESS = 1, 3
 SHOES = 5, 7, 9
