@@ -184,8 +184,8 @@ for telling people apart, nor for any decision about a person.
 {data["train"]:,} garments of Fashion-MNIST to train on and {data["validation"]:,} aside
 to choose by; {data.get("photos", 0):,} photos to train on and
 {data.get("photos_aside", 0):,} aside; outliers made up in code
-{_and(data.get("outliers", {}))}. {settings["epochs"]} epochs, starting from
-{settings["start"]}, seed {settings["seed"]},
+{_and(data.get("outliers", {}))}. {settings["epochs"]} epochs{_rounds(settings)},
+starting from {settings["start"]}, seed {settings["seed"]},
 {facts["seconds"] / 60:.0f} minutes. Probabilities are calibrated on garments of
 Fashion-MNIST set aside, not on photos. The unknown threshold is
 {facts["unknown_threshold"]:.3f}.
@@ -224,6 +224,11 @@ AUROC is how often a stranger scores higher than a test garment.
 
 def _and(names: Sequence[str]) -> str:
     return f"and {', '.join(names)}" if names else "alone"
+
+
+def _rounds(settings: dict[str, Any]) -> str:
+    is_tuned = settings["start"] != "nothing" and "rounds" in settings
+    return f" in each of {settings['rounds']} rounds" if is_tuned else ""
 
 
 def _unknown_rows(unknown: dict[str, Any]) -> str:
