@@ -43,6 +43,14 @@ class Scenes(NamedTuple):
     strangers: Tensor  # uint8 [N, 28, 28]
 
 
+class Shown(NamedTuple):
+    """Pictures of an epoch, and what is to be said of them."""
+
+    pixels: Tensor  # uint8 [N, 28, 28]
+    targets: Tensor  # bool [N, classes + 1], what each may be
+    recalled: Tensor  # float32 [N, classes + 1], as in `Photos`
+
+
 def draw_scenes(garments: Split, epochs: int, seed: int) -> Scenes:
     """Draw the photos that a run's epochs choose from."""
     count = len(garments.labels)
@@ -54,14 +62,6 @@ def draw_scenes(garments: Split, epochs: int, seed: int) -> Scenes:
     strange = math.ceil(CANDIDATES * times * STRANGE_SCENE_SHARE * count)
     strangers = see_strangers(strange, random)
     return Scenes(shown._replace(pixels=see_garments(*shown, random)), strangers)
-
-
-class Shown(NamedTuple):
-    """Pictures of an epoch, and what is to be said of them."""
-
-    pixels: Tensor  # uint8 [N, 28, 28]
-    targets: Tensor  # bool [N, classes + 1], what each may be
-    recalled: Tensor  # float32 [N, classes + 1], as in `Photos`
 
 
 def photo_views(done: float) -> int:
