@@ -218,7 +218,8 @@ def resumes_alike(
     start: dict[str, Any] | None = None,
 ) -> Tensor:
     """Interrupt a run, or the second round of fine-tuning; return what it ends with."""
-    unbroken = weights(run(data, path, start=start))
+    (path / "unbroken").mkdir()
+    unbroken = weights(run(data, path / "unbroken", start=start))
     whole_epoch = train.train_epoch
     calls = []
 
