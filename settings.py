@@ -108,5 +108,5 @@ def read() -> dict[str, Any]:
             config[name] = setting.check(value)
         except ValueError as error:
             shown = "" if setting.is_secret else f"={value!r}"
-            raise SettingError(f"FLASK_{name}{shown} {error}") from error
+            raise SettingError(f"{PREFIX}{name}{shown} {error}") from error
     return {name: config[name] for name in SETTINGS}

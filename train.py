@@ -25,11 +25,7 @@ from typing import NamedTuple, Never, cast
 
 import torch
 from torch import Generator, Tensor
-from torch.optim.swa_utils import (
-    AveragedModel,
-    get_ema_multi_avg_fn,
-    get_swa_avg_fn,
-)
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_avg_fn
 from tqdm import tqdm
 
 import artifact
