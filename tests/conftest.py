@@ -29,6 +29,9 @@ Encode = Callable[..., bytes]
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 20  # for a server to answer its first /ping
 
+# A shell's background job ignores Ctrl-C, and so would each process begun here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 class Samples(NamedTuple):
     """A hundred Fashion-MNIST test pictures, ten a class (MIT, Zalando SE)."""
