@@ -62,8 +62,8 @@ TRIM_LEVEL = 0.25  # of the brightest: less does not make a garment
 MIN_LEVEL = 6  # nor does less than this
 TRIM_SHARE = 0.1  # of the fullest row or column: less is a speck
 MIN_CONTRAST = 40  # the least that is stretched to white
-LOW_RANGE = 2 * BIN  # levels from the darkest to the brightest, too few to tell apart
-MIN_RANGE = 5  # less shows nothing
+NEAR = 2 * BIN  # levels from a plain ground's colour, too few to tell apart
+MIN_OFFSET = 5  # fewer are the ground's own
 BRIGHT = 200  # level from which a cut-out would be lost on white
 CUT_OUT = 230  # opacity, of 255 on average, below which a picture is one
 TINT = 2  # levels: coded grey comes out as little off as that
@@ -367,15 +367,25 @@ def preprocess(image: Image.Image) -> Pixels:
 
 
 def stretch(colours: Pixels) -> Pixels:
-    """Bring colours apart that are nearly one: RGB uint8 [h, w, 3] to the same.
+    """Bring colours apart that lie near a plain ground's: RGB uint8 [h, w, 3] likewise.
 
-    White on white, say. Each level becomes a colour of its own, at most; what hardly
-    differs is left blank.
+    White on white, say: each level becomes a colour of its own, at most. Half of what
+    differs from the ground has to be as near, so a dark thing's soft shadow stays.
     """
-    low, high = int(colours.min()), int(colours.max())
-    if not MIN_RANGE <= high - low < LOW_RANGE:
+    at_edge = edges(*colours.shape[:2]) > 0
+    ground = np.median(colours[at_edge], axis=0).astype(np.int16)
+    offset = colours - ground
+    far = np.abs(offset).max(2)
+    shown = far[far >= MIN_OFFSET]
+    if not shown.size or quantile(far[at_edge], 0.5) >= MIN_OFFSET:
         return colours
-    return (colours - low) * min(BIN, WHITE // (high - low))
+    typical = int(quantile(shown, 0.5))
+    if typical >= NEAR:
+        return colours
+    low, high = max(offset.min(), -2 * typical), min(offset.max(), 2 * typical)
+    factor = min(BIN, WHITE // int(high - low))
+    apart: Pixels = ((offset.clip(low, high) - low) * factor).astype(np.uint8)
+    return apart
 
 
 def find_garment(colours: Pixels) -> Values:

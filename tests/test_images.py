@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from conftest import Encode, Samples
-from PIL import Image, ImageColor, ImageDraw
+from PIL import Image, ImageColor, ImageDraw, ImageOps
 
 from images import (
     GREY,
@@ -182,6 +182,27 @@ def test_a_white_garment_on_white_is_found(encode: Encode, level: int) -> None:
     for picture_format in ("PNG", "JPEG"):
         pixels = to_pixels(encode(image, picture_format))
         assert ((pixels > 127) == expected).mean() > 0.97
+
+
+@pytest.mark.parametrize("ground", [255, 240])
+def test_a_shaded_white_garment_is_found(encode: Encode, ground: int) -> None:
+    """Folds about as light as the ground, and a black label."""
+    cloth = np.asarray(trouser(ground="white", colour="black").convert("L")) == 0
+    folds = 235 + 15 * np.sin(np.arange(300) / 4)
+    levels = np.where(cloth, folds, ground).round().astype(np.uint8)
+    levels[60:75, 110:190] = 0
+    pixels = to_pixels(encode(Image.fromarray(levels).convert("RGB"), "JPEG"))
+    expected = to_pixels(encode(trouser(ground="white", colour="black"))) > 127
+    assert ((pixels > 40) == expected).mean() > 0.95
+
+
+def test_a_soft_shadow_is_ground(encode: Encode) -> None:
+    image = trouser(ground="white", colour="navy")
+    shaded = Image.new("RGB", image.size, "white")
+    shaded.paste("#f0f0f0", (60, 300, 300, 390))
+    shaded.paste(image, mask=ImageOps.invert(image.convert("L")).point(bool, "1"))
+    expected, pixels = (to_pixels(encode(picture)) for picture in (image, shaded))
+    assert ((pixels > 127) == (expected > 127)).mean() > 0.97
 
 
 @pytest.mark.parametrize("colour", ["white", "#f5f5f0"])
