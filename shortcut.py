@@ -50,7 +50,7 @@ from predict import (
 
 FIELDS = re.compile(  # of a request's head, those that matter here
     rb"^(content-type|content-encoding|inference-header-content-length|authorization"
-    rb"|x-api-key|x-request-id):[ ]*(.*?)[ ]*\r$",
+    rb"|x-api-key|x-request-id):([^\r\n]*)",
     re.IGNORECASE | re.MULTILINE,
 )
 UNUSUAL = {b"content-encoding", b"inference-header-content-length"}
@@ -132,7 +132,7 @@ def read(ask: Ask, *, small: bool) -> Question | None:
     started = time.perf_counter()
     path, fields, body = ask
     found = FIELDS.findall(fields)
-    sent = {name.lower(): value.decode() for name, value in found}
+    sent = {name.lower(): value.strip().decode() for name, value in found}
     is_plain = len(sent) == len(found) and not sent.keys() & UNUSUAL
     token = sent.get(b"x-api-key") or bearer(sent.get(b"authorization", ""))
     is_large = len(body) > app.config["MAX_CONTENT_LENGTH"]

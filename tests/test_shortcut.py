@@ -267,6 +267,14 @@ def test_at_once_there_is_no_way_round_a_key(
     assert at_once("/predict", b"X-API-Key: right\r\n", boot) is None
 
 
+def test_a_long_field_is_read_at_once() -> None:
+    fields = b"X-Request-ID: a" + 7900 * b" " + b"b\r\n"
+    started = time.perf_counter()
+    for _ in range(20):
+        assert at_once("/predict", fields, b"") is None
+    assert time.perf_counter() - started < 0.1
+
+
 def test_at_once_little_is_served(boot: bytes) -> None:
     """The V2 route looks for pixels, and takes no picture."""
     image = {
