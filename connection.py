@@ -35,9 +35,10 @@ PLAIN = re.compile(
 )
 UNPLAIN = re.compile(
     rb"^(?:transfer-encoding|expect|upgrade|x-forwarded-ssl|x-forwarded-protocol"
-    rb"|connection(?!: *keep-alive *\r$)):",
+    rb"|connection(?!: *(?:keep-alive|upgrade|close) *\r$)):",  # nginx says upgrade
     re.IGNORECASE | re.MULTILINE,
 )
+LAST = re.compile(rb"^connection: *close *\r$", re.IGNORECASE | re.MULTILINE)
 HOST = re.compile(rb"^host:", re.IGNORECASE | re.MULTILINE)
 LENGTH = re.compile(rb"^content-length:(.*)\r$", re.IGNORECASE | re.MULTILINE)
 DIGITS = re.compile(rb" *(\d{1,8})")
@@ -57,6 +58,7 @@ class Head(NamedTuple):
     fields: bytes  # its lines
     start: int  # of the body, in bytes
     end: int
+    is_last: bool  # of its connection, as the client wants it
 
 
 class Total:
@@ -274,8 +276,14 @@ def read_head(data: bytes | bytearray) -> Head | None:
     ):
         raise UnplainError
     size = int(lengths[0]) if lengths else 0
-    start = found.end()
-    return Head(method.decode(), path.decode(), bytes(fields), start, start + size)
+    return Head(
+        method=method.decode(),
+        path=path.decode(),
+        fields=bytes(fields),
+        start=found.end(),
+        end=found.end() + size,
+        is_last=bool(LAST.search(fields)),
+    )
 
 
 def skip_rest(body: Body, sock: TimedSocket) -> None:

@@ -124,7 +124,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if head is None:
             self.await_rest(conn)
         elif self.alive and head.method == "POST" and self.is_full(client):
-            self.refuse(conn, head)
+            if head.is_last:
+                self.hand_over(conn)
+            else:
+                self.refuse(conn, head)
         elif len(client.ahead) >= head.end:
             self.answer_or_hand_over(conn, head)
         elif head.end > COLLECTED:
@@ -139,7 +142,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def answer_or_hand_over(self, conn: Connection, head: Head) -> None:
         """Have a request that is complete answered, here if that is quickly done."""
-        if head.method != "POST" or not self.may_answer():
+        if head.method != "POST" or head.is_last or not self.may_answer():
             self.hand_over(conn)
         elif head.end <= QUICK and self.line.is_free():
             self.quick.append((conn, head))

@@ -304,7 +304,12 @@ def test_sigterm_loses_nothing_that_was_accepted(tmp_path: Path, boot: bytes) ->
         assert time.monotonic() - started < 10  # what Docker allows
 
 
-def test_slow_senders_leave_others_their_pace(single: Server, boot: bytes) -> None:
+@pytest.mark.parametrize("field", ["", "Connection: close\r\n"])
+def test_slow_senders_leave_others_their_pace(
+    single: Server, boot: bytes, field: str
+) -> None:
+    """More of them than there are threads."""
+
     def median() -> float:
         times = []
         with requests.Session() as session:
@@ -316,9 +321,10 @@ def test_slow_senders_leave_others_their_pace(single: Server, boot: bytes) -> No
 
     quiet = median()
     with ExitStack() as stack:
-        slow = [stack.enter_context(connect(single)) for _ in range(250)]
+        slow = [stack.enter_context(connect(single)) for _ in range(310)]
         for sender in slow:
-            sender.sendall(HEAD.format("/predict", 1000).encode())
+            head = HEAD.format("/predict", 1000).replace("\r\n", f"\r\n{field}", 1)
+            sender.sendall(head.encode())
         assert median() < 5 * quiet + 0.01
 
 
@@ -484,6 +490,29 @@ def test_a_head_out_of_the_ordinary_takes_the_long_way(lines: list[str]) -> None
     both = "\r\n".join(["Host: x", "Content-Length: 1", *lines])
     with pytest.raises(room.UnplainError):
         room.read_head(f"POST /predict HTTP/1.1\r\n{both}\r\n\r\nx".encode())
+
+
+def test_what_nginx_says_is_not_out_of_the_ordinary() -> None:
+    """On Elastic Beanstalk it asks for an upgrade to nothing, each time."""
+    lines = "Host: x\r\nConnection: upgrade\r\nContent-Length: 1"
+    plain = f"POST /predict HTTP/1.1\r\n{lines}\r\n\r\nx".encode()
+    head = room.read_head(plain)
+    assert head is not None
+    assert not head.is_last
+    with pytest.raises(room.UnplainError):
+        room.read_head(plain.replace(b"Host: x", b"Host: x\r\nUpgrade: websocket"))
+
+
+def test_a_last_request_is_answered_and_closed(single: Server, boot: bytes) -> None:
+    for path in ("/predict", "/ping"):
+        with connect(single) as sender:
+            asked = ask(path, boot)
+            sender.sendall(asked.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)[:-9])
+            time.sleep(0.05)
+            sender.sendall(asked[-9:])
+            said = hear(sender)
+            assert b"\r\nConnection: close\r\n" in said
+            assert said.split()[1] == (b"200" if path == "/predict" else b"405")
 
 
 def test_a_crowd_of_kept_connections_leaves_room_for_others(
