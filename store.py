@@ -113,11 +113,14 @@ def redact(uri: str) -> str:
     """Show a URI without its password and its query, which may hold a signature."""
     if "://" not in uri:
         return uri
+    hidden = f"{uri.partition('://')[0]}://..."
     try:
         parts = urlsplit(uri)
         _ = parts.port  # raises if it is none, perhaps the half of a password
     except ValueError:
-        return f"{uri.partition('://')[0]}://..."
+        return hidden
+    if uri.count("@") > parts.netloc.count("@"):  # behind a password with a slash
+        return hidden
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}{'?...' if parts.query else ''}"
 

@@ -508,7 +508,10 @@ def test_no_password_is_shown(uri: str) -> None:
 
 def test_a_uri_is_shown_without_what_is_secret() -> None:
     assert store.redact("model.bin") == "model.bin"
-    assert store.redact("https://u:p@x.org:8/a@b?k=v#f") == "https://x.org:8/a@b?..."
+    assert store.redact("https://u:p@x.org:8/a/b?k=v#f") == "https://x.org:8/a/b?..."
+    assert store.redact("https://u:12/3@x.org/a") == "https://..."
+    cached = "simplecache::https://u:p@x.org/a?k=v"
+    assert store.redact(cached) == "simplecache::https://..."
 
 
 class Noisy(fsspec.AbstractFileSystem):  # type: ignore[misc]
