@@ -5,6 +5,7 @@
 'Ankle boot'
 """
 
+import math
 import os
 from typing import NamedTuple
 
@@ -55,6 +56,8 @@ class Classifier:
             self.classes: list[str] = artifact.facts["classes"]
             self.input_shape: tuple[int, ...] = tuple(artifact.facts["input_shape"])
             self.unknown_threshold: float = artifact.facts["unknown_threshold"]
+            if not math.isfinite(self.unknown_threshold):
+                raise ValueError("its unknown threshold is none")
             self._session = onnxruntime.InferenceSession(
                 artifact.onnx, session_options(), providers=["CPUExecutionProvider"]
             )

@@ -90,6 +90,13 @@ def test_a_graph_that_does_not_run_is_refused() -> None:
         Classifier(model._replace(onnx=b"no graph"))
 
 
+@pytest.mark.parametrize("threshold", ["-1.96", None, float("nan")])
+def test_a_threshold_that_is_none_is_refused(threshold: object) -> None:
+    model = artifact.load(str(ROOT / "model.bin"))
+    with pytest.raises(artifact.ArtifactError, match="does not run"):
+        Classifier(model._replace(facts=model.facts | {"unknown_threshold": threshold}))
+
+
 def test_serving_never_imports_torch() -> None:
     code = "import sys, predict; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
