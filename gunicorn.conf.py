@@ -6,6 +6,7 @@ The master reads and verifies the model before it forks. The application itself 
 never preloaded: its workers build their networks after the fork.
 """
 
+import atexit
 import ctypes
 import math
 import multiprocessing
@@ -82,6 +83,7 @@ def on_starting(server: Arbiter) -> None:
     except KeyboardInterrupt:
         sys.exit("gunicorn: stopped while it read the model")
     os.environ[METRICS] = tempfile.mkdtemp(prefix="fashion-metrics-")
+    atexit.register(leave_nothing, os.environ[METRICS], os.getpid())
 
 
 def child_exit(server: object, worker: Worker) -> None:
@@ -92,9 +94,10 @@ def child_exit(server: object, worker: Worker) -> None:
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
-def on_exit(server: object) -> None:
-    """Leave nothing behind."""
-    shutil.rmtree(os.environ[METRICS], ignore_errors=True)
+def leave_nothing(folder: str, master: int) -> None:
+    """Remove the folder when the master exits, however early; workers exit as well."""
+    if os.getpid() == master:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def on_reload(server: Arbiter) -> None:

@@ -223,6 +223,21 @@ def fail_to_start(
     return done
 
 
+def test_a_start_on_a_taken_port_leaves_nothing(
+    gunicorn: Server, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "--bind", gunicorn.url[7:], "predict:app"],
+        cwd=ROOT,
+        check=False,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        timeout=30,
+    )
+    assert done.returncode == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_sighup_takes_a_new_model_and_refuses_a_bad_one(
     tmp_path: Path, boot: bytes
 ) -> None:
