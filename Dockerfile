@@ -34,6 +34,6 @@ WORKDIR /app
 ENV PATH=/opt/venv/bin:$PATH PORT=9696
 EXPOSE 9696
 USER 10001:10001
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", \
+HEALTHCHECK --interval=10s --timeout=3s --start-period=120s CMD ["python", "-c", \
     "import os, http.client as http; server = http.HTTPConnection('127.0.0.1:' + os.environ['PORT'], timeout=2); server.request('GET', '/ping'); exit(server.getresponse().status != 200)"]
 ENTRYPOINT ["gunicorn", "predict:app"]
