@@ -78,6 +78,7 @@ and `X-Model-Version`.
 | status | code | for example |
 | --- | --- | --- |
 """
+OUR_FAULT = "our fault; the log says more under the request's id"
 DETAILS = {  # by code, an example of what a problem says
     "bad_request": "the body is empty: send a picture, a form with a file or JSON",
     "unauthorized": "send a key: X-API-Key: KEY or Authorization: Bearer KEY",
@@ -88,7 +89,7 @@ DETAILS = {  # by code, an example of what a problem says
     "unsupported_image": "not a picture in PNG, JPEG, WebP, GIF, BMP or TIFF format",
     "broken_image": "the picture cannot be decoded: image file is truncated",
     "unknown_class": "none of the classes; the nearest is Bag",
-    "internal_error": "our fault; the log says more under the request's id",
+    "internal_error": OUR_FAULT,
     "overloaded": "the line for the network is full; try again in a moment",
 }
 TEXT = {"text/plain": {"schema": {"type": "string"}}}

@@ -25,6 +25,7 @@ from werkzeug.exceptions import (
     BadRequest,
     ClientDisconnected,
     HTTPException,
+    InternalServerError,
     MethodNotAllowed,
     ServiceUnavailable,
     Unauthorized,
@@ -47,7 +48,7 @@ from answers import (
 from classifier import Classifier, Prediction
 from images import ImageError, Pixels, TooLargeError
 from line import Line, OverloadedError
-from openapi import PROBLEM, openapi
+from openapi import OUR_FAULT, PROBLEM, openapi
 from pictures import (
     MAX_PICTURES,
     TOO_MANY,
@@ -70,6 +71,7 @@ WAITRESS = {  # what gunicorn.conf.py and worker.py say, as far as waitress know
     "connection_limit": 300,
     "channel_timeout": settings.REQUEST_SECONDS,  # of silence
     "cleanup_interval": 1,
+    "channel_request_lookahead": 1,  # else it does not notice who has left
 }
 LISTEN = "127.0.0.1:9696"  # of `python predict.py`
 
@@ -295,12 +297,19 @@ def refuse(error: HTTPException) -> Response:
     if code == "too_large":
         megabytes = app.config["MAX_CONTENT_LENGTH"] / 1024**2
         detail = f"at most {megabytes:g} MB and {MAX_PICTURES} pictures in one request"
-    response = problem(describe(code, detail))
-    kept = ("Allow", "Retry-After")
+    response = problem(describe(code, detail) | {"status": error.code or 500})
+    kept = ("Allow", "Content-Range", "Retry-After")
     response.headers.extend({k: v for k, v in error.get_headers() if k in kept})
     if code == "unauthorized":
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
+
+
+@app.errorhandler(Exception)
+def apologise(error: Exception) -> Response:
+    """Log a fault of ours where it can be found, and say so."""
+    app.logger.exception("request %s", g.request_id)
+    return refuse(InternalServerError(OUR_FAULT))
 
 
 @app.before_request
@@ -356,7 +365,17 @@ def tell(response: Response) -> Response:
 def account(
     asked: Asked, status: int, pictures: list[Picture], outcomes: list[Outcome]
 ) -> None:
-    """Count and log an answer, and record what was predicted."""
+    """Count and log an answer, and record what was predicted, if it can be done."""
+    try:
+        keep_accounts(asked, status, pictures, outcomes)
+    except Exception:
+        app.logger.exception("an answer is not accounted for")
+
+
+def keep_accounts(
+    asked: Asked, status: int, pictures: list[Picture], outcomes: list[Outcome]
+) -> None:
+    """Do so."""
     request_id, method, route, seconds = asked
     lines = [summarise(outcome) for outcome in outcomes]
     observe.count_request(route, status, seconds)

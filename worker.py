@@ -34,9 +34,10 @@ from connection import (
     read_head,
     skip_rest,
 )
+from settings import REQUEST_SECONDS
 
 if TYPE_CHECKING:  # imported by `load_wsgi`
-    from shortcut import Answer, Ask
+    from shortcut import Ask
 
 LINGER_SECONDS = 2  # with a client that has its answer and is still sending
 YIELD_SECONDS = 0.0005  # before a busy worker reaches for a new connection
@@ -77,6 +78,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().check_config(cfg, log)
         if cfg.is_ssl:
             sys.exit("gunicorn: HTTPS is the work of a proxy before this worker")
+        if cfg.preload_app:
+            sys.exit("gunicorn: workers build their networks themselves: no --preload")
 
     def accept(self, listener: socket.socket) -> None:
         """Take a new connection, unless an idler worker was quicker."""
@@ -90,7 +93,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         sock = TimedSocket(fileno=accepted.detach())
         conn = Connection(self.cfg, sock, address, listener.getsockname())
         conn.data_ready = True  # before a thread gets it
-        conn.set_timeout()
+        conn.timeout = time.monotonic() + (self.cfg.keepalive or REQUEST_SECONDS)
         self.keepalived_conns.append(conn)
         readable = partial(self.on_client_socket_readable, conn)
         self.poller.register(sock, selectors.EVENT_READ, readable)
@@ -176,7 +179,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 self.nr += 1
                 self.finish(conn, head, answer.text)
         for answer in filter(None, answers):  # while the clients read theirs
-            self.tell(answer)
+            answer.tell()
 
     def ask_of(self, conn: Connection, head: Head) -> "Ask":
         """Take a request that has come whole."""
@@ -197,13 +200,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self.hand_over(conn)
         else:
             self.await_next(conn)
-
-    def tell(self, answer: "Answer") -> None:
-        """Count and log an answer; a full disk is to end no worker."""
-        try:
-            answer.tell()
-        except Exception:
-            self.log.exception("an answer is not accounted for")
 
     def send(self, conn: Connection, answer: bytes) -> bool:
         """Send a short answer; drop who does not take it, and tell."""
@@ -323,7 +319,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         try:
             self.send_from_thread(conn, head, answer.text)
         finally:
-            self.tell(answer)
+            answer.tell()
         return True
 
     def send_from_thread(self, conn: Connection, head: Head, answer: bytes) -> None:

@@ -1,9 +1,9 @@
 """The contract of /ping and /predict, through Flask's own client."""
 
 import base64
+import errno
 import io
 import json
-import logging
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +14,7 @@ from conftest import Encode, Samples
 from flask.testing import FlaskClient
 from PIL import Image
 
+import observe
 import predict
 from classifier import Classifier
 from images import to_pixels
@@ -309,17 +310,39 @@ def test_wrong_routes_are_problems(
 
 
 def test_our_own_fault_is_a_problem_too(
-    client: FlaskClient, boot: bytes, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient,
+    boot: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(predict, "classify", lambda *_, **__: 1 / 0)
-    monkeypatch.setitem(predict.app.config, "PROPAGATE_EXCEPTIONS", False)
-    logging.getLogger("predict").disabled = True
-    response = client.post("/predict", data=boot)
-    logging.getLogger("predict").disabled = False
-    assert (response.status_code, response.get_json()["code"]) == (
-        500,
-        "internal_error",
-    )
+    response = client.post("/predict", data=boot, headers={"X-Request-ID": "find-me"})
+    assert response.status_code == 500
+    assert response.get_json()["code"] == "internal_error"
+    assert "under the request's id" in response.get_json()["detail"]
+    assert "find-me" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_full_disk_costs_no_answer(
+    client: FlaskClient,
+    boot: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(observe, "write_line", full)
+    assert client.post("/predict?explain=true", data=boot).status_code == 200
+    assert "not accounted for" in caplog.text
+
+
+def test_a_range_that_is_not_there_is_416(client: FlaskClient) -> None:
+    headers = {"Range": "bytes=99999999-"}
+    with client.get("/static/page.css", headers=headers) as response:
+        assert response.status_code == response.get_json()["status"] == 416
+        assert response.headers["Content-Range"].startswith("bytes */")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 """gunicorn's threads under slow, rude and too many clients; real sockets throughout."""
 
-import errno
 import io
 import json
-import logging
 import math
 import os
 import runpy
@@ -21,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
-from conftest import GUNICORN, ROOT, Encode, Samples, Server, serve
+from conftest import GUNICORN, ROOT, WAITRESS, Encode, Samples, Server, serve
 from gunicorn.config import Config
 from PIL import Image
 
 import connection as room
+import predict
 import worker
 from bench.service import workers_of
-from shortcut import Answer
 
 Connection = socket.socket
 HEAD = "POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n"
@@ -215,6 +213,22 @@ def test_who_leaves_the_line_costs_nothing(
         hear_one(busy)
         time.sleep(0.3)
     assert passes(single) == before + 1
+
+
+def test_who_leaves_costs_waitress_nothing_either(
+    tmp_path: Path, load: bytes, boot: bytes
+) -> None:
+    options = [f"--{k.replace('_', '-')}={v}" for k, v in predict.WAITRESS.items()]
+    command = [WAITRESS[0], *options, *WAITRESS[1:]]
+    with serve(command, tmp_path / "log") as server, connect(server) as busy:
+        busy.sendall(load)
+        time.sleep(0.3)
+        for _ in range(10):
+            with connect(server) as leaving:
+                leaving.sendall(ask("/predict", boot))
+        hear_one(busy)
+        time.sleep(0.3)
+        assert passes(server) == 1
 
 
 def test_a_client_that_does_not_read_does_not_stop_others(
@@ -439,18 +453,6 @@ def test_much_may_come_behind_a_body_that_nobody_reads(single: Server) -> None:
         assert [hear_one(sender)[0] for _ in range(1000)] == [200] * 1000
 
 
-def test_a_full_disk_ends_no_worker(caplog: pytest.LogCaptureFixture) -> None:
-    """What is not told is logged, if that can be."""
-
-    def full() -> None:
-        raise OSError(errno.ENOSPC, "no space left")
-
-    plain = object.__new__(worker.Worker)
-    plain.log = logging.getLogger("worker")
-    plain.tell(Answer(b"", full))
-    assert "not accounted for" in caplog.text
-
-
 def test_a_head_that_gunicorn_would_refuse_is_left_to_it(
     single: Server, boot: bytes
 ) -> None:
@@ -529,12 +531,28 @@ def test_a_crowd_of_kept_connections_leaves_room_for_others(
             assert hear_one(sender)[0] == 200
 
 
-def test_https_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_without_keeping_connections_it_serves(tmp_path: Path, boot: bytes) -> None:
+    with serve([*GUNICORN, "--keep-alive=0"], tmp_path / "log") as server:
+        for _ in range(20):
+            answer = requests.post(f"{server.url}/predict", data=boot, timeout=5)
+            assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--keyfile=key", "--certfile=cert"], "HTTPS is the work"),
+        (["--preload"], "workers build their networks themselves"),
+    ],
+)
+def test_what_is_not_to_be_had_is_refused_in_one_line(
+    tmp_path: Path, options: list[str], fault: str
+) -> None:
     for name in ("key", "cert"):
         (tmp_path / name).touch()
-    files = [f"--keyfile={tmp_path}/key", f"--certfile={tmp_path}/cert"]
+    options = [option.replace("=", f"={tmp_path}/") for option in options]
     done = subprocess.run(
-        [sys.executable, "-m", "gunicorn", *files, "predict:app"],
+        [sys.executable, "-m", "gunicorn", *options, "predict:app"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -542,7 +560,7 @@ def test_https_is_refused_in_one_line(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("gunicorn: HTTPS is the work")
+    assert done.stderr.splitlines()[-1].startswith(f"gunicorn: {fault}")
 
 
 def test_slow_senders_are_told_together_and_stop_nobody(
