@@ -53,7 +53,8 @@ class Photos(NamedTuple):
         lots = [int(fingerprint([pixels]), 16) for pixels in self.seen]
         aside = torch.tensor([lot % PHOTOS_ASIDE == 0 for lot in lots])
         if any(self.targets[side, -1].all() for side in (aside, ~aside)):
-            raise ValueError(f"{len(lots)} photos are too few to set some aside")
+            count = int((~self.targets[:, -1]).sum())
+            raise ValueError(f"{count} photos of garments: too few to set some aside")
         return Photos(*(p[~aside] for p in self)), Photos(*(p[aside] for p in self))
 
 
@@ -96,9 +97,7 @@ def get_data(
     `photos` is a tree for `read_photos`, `outliers` are folders or NPZ files of
     pictures that are none of the classes.
     """
-    parts = [
-        FashionMNIST(folder, is_train, download=True) for is_train in (True, False)
-    ]
+    parts = [read_fashion_mnist(folder, is_train) for is_train in (True, False)]
     (pixels, labels), test = [Split(part.data, part.targets) for part in parts]
     classes = parts[0].classes
     order = torch.randperm(len(labels), generator=Generator().manual_seed(SPLIT_SEED))
@@ -120,6 +119,18 @@ def get_data(
         ),
         before={},
     )
+
+
+def read_fashion_mnist(folder: Path, is_train: bool) -> FashionMNIST:
+    """Read one half of it; download it if it is not there.
+
+    Raises `ValueError` if it is damaged, by a stop while it was unpacked, say.
+    """
+    try:
+        return FashionMNIST(folder, is_train, download=True)
+    except (EOFError, RuntimeError, ValueError) as error:
+        name = folder / "FashionMNIST"
+        raise ValueError(f"{name} cannot be read, delete it: {error}") from error
 
 
 def fingerprint(tensors: Iterable[Tensor]) -> str:
@@ -147,7 +158,10 @@ def read_photos(folder: Path, classes: Sequence[str]) -> Photos:
     if not kept:
         raise ValueError(f"no pictures in {folder}")
     if len(kept) < len(files):
-        tqdm.write(f"{len(files) - len(kept)} files of {folder} are no pictures")
+        tqdm.write(f"files of {folder} that are no pictures: {len(files) - len(kept)}")
+    strange = sorted({name for name in names if not classes_of(name, classes)})
+    if strange:
+        tqdm.write(f"folders taken for none of the classes: {', '.join(strange)}")
     targets = torch.zeros(len(kept), len(classes) + 1, dtype=torch.bool)
     known = [name for name, found in zip(names, looks, strict=True) if found]
     for row, name in enumerate(known):

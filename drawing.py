@@ -121,11 +121,11 @@ def fill(size: int, random: Generator) -> Tensor:
 def blobs(size: int, random: Generator, radius: Tensor, reach: float = 0.25) -> Tensor:
     """Draw closed shapes about a centre: discs, ovals, stars, polygons, blots."""
     x, y = (uniform(size, random, -reach, reach) for _ in "xy")
-    stretch = uniform(size, random, -0.7, 0.7).exp()
+    aspect = uniform(size, random, -0.7, 0.7).exp()
     turn = uniform(size, random, 0, 2 * math.pi)
     across, down = COLUMNS - x, ROWS - y
-    right = (across * turn.cos() + down * turn.sin()) * stretch
-    up = (down * turn.cos() - across * turn.sin()) / stretch
+    right = (across * turn.cos() + down * turn.sin()) * aspect
+    up = (down * turn.cos() - across * turn.sin()) / aspect
     angle = torch.atan2(up, right)
     edge = torch.ones(size, 1, 1)
     for order in range(2, 7):  # waves of the outline

@@ -19,13 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.datasets import FashionMNIST
 from tqdm import tqdm
 
 import artifact
 import figures
 from classifier import Classifier
-from data import add_options, fingerprint
+from data import add_options, fingerprint, read_fashion_mnist
 from images import SIDE, WHITE, Pixels
 from metrics import (
     Answers,
@@ -117,7 +116,7 @@ def measure(
 ) -> Report:
     """Ask the classifier about everything, and count. Raises `ValueError`."""
     classifier = Classifier(loaded)
-    test = FashionMNIST(data, train=False, download=True)
+    test = read_fashion_mnist(data, is_train=False)
     pixels, labels = test.data.numpy(), test.targets.numpy()
     known = ask(classifier, pixels, "Fashion-MNIST")
     own, given = made_up(pixels), read_all_unknown(unknown)

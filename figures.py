@@ -182,9 +182,7 @@ for telling people apart, nor for any decision about a person.
 ## Data
 
 {data["train"]:,} garments of Fashion-MNIST to train on and {data["validation"]:,} aside
-to choose by; {data.get("photos", 0):,} photos to train on and
-{data.get("photos_aside", 0):,} aside; outliers made up in code
-{_and(data.get("outliers", {}))}. {settings["epochs"]} epochs{_rounds(settings)},
+to choose by; {_lessons(data)}. {settings["epochs"]} epochs{_rounds(settings)},
 starting from {settings["start"]}, seed {settings["seed"]},
 {facts["seconds"] / 60:.0f} minutes. Probabilities are calibrated on garments of
 Fashion-MNIST set aside, not on photos. The unknown threshold is
@@ -222,8 +220,17 @@ AUROC is how often a stranger scores higher than a test garment.
     replace(folder / "model-card.md", text.encode())
 
 
-def _and(names: Sequence[str]) -> str:
-    return f"and {', '.join(names)}" if names else "alone"
+def _lessons(data: dict[str, Any]) -> str:
+    """Tell what was learnt by, and what was before that, if it was something else."""
+    told: list[str] = []
+    while data:
+        names = ", ".join(data.get("outliers", {}))
+        lesson = f"""{data.get("photos", 0):,} photos to train on and
+{data.get("photos_aside", 0):,} aside; outliers made up in code
+{f"and {names}" if names else "alone"}"""
+        told += [lesson] if lesson not in told else []
+        data = data.get("before", {})
+    return ";\nbefore that ".join(told)
 
 
 def _rounds(settings: dict[str, Any]) -> str:

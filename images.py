@@ -163,7 +163,11 @@ def to_pixels(data: bytes) -> Pixels:
     A Fashion-MNIST picture (28x28, grey in any mode) passes through to the bit.
     Raises an `ImageError` that says what is wrong with `data`.
     """
-    image = decode(data)
+    return see(decode(data))
+
+
+def see(image: Image.Image) -> Pixels:
+    """Turn an "L" or "RGB" picture into what `to_pixels` makes of it."""
     if image.size == (SIDE, SIDE) and is_grey(image):
         return np.asarray(image.convert("L"))
     return preprocess(image)

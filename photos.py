@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 from tqdm import tqdm
 
-from images import SIDE, ImageError, Pixels, decode, preprocess, to_pixels
+from images import SIDE, ImageError, Pixels, decode, preprocess, see, to_pixels
 
 SCRAPS = 4  # pieces of each photo too small to show a garment
 VIEW_SIDE = 256  # pixels, longest side of a photo that views are cut from
@@ -81,6 +81,8 @@ def find_photos(folder: Path, classes: Sequence[str]) -> tuple[list[Path], list[
 
     Raises `ValueError` if no folder names a class: then it is not such a tree.
     """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
     files = [file for file in find_files(folder) if file.parent != folder]
     names = [file.relative_to(folder).parts[0] for file in files]
     if not any(classes_of(name, classes) for name in names):
@@ -89,13 +91,21 @@ def find_photos(folder: Path, classes: Sequence[str]) -> tuple[list[Path], list[
 
 
 def find_files(folder: Path) -> list[Path]:
-    """List the files of a folder tree, sorted, leaving hidden ones aside."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    return [
-        file
-        for file in files
-        if not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    ]
+    """List the files of a folder tree, and of those it links to, sorted.
+
+    Hidden ones are left aside, and links that lead back up.
+    """
+    files: list[Path] = []
+    for root, folders, names in os.walk(folder, followlinks=True):
+        here = Path(root)
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".")
+            and not here.resolve().is_relative_to((here / name).resolve())
+        ]
+        files += [here / name for name in names if not name.startswith(".")]
+    return sorted(file for file in files if file.is_file())
 
 
 def look_at_all(files: Sequence[Path], views: int) -> Iterable[Looks | None]:
@@ -133,8 +143,8 @@ def look(file: Path, seed: int, views: int) -> Looks | None:
         return None
     image.thumbnail((VIEW_SIDE, VIEW_SIDE), reducing_gap=2.0)
     random = np.random.default_rng(seed)
-    varied = [preprocess(image)]
-    varied += [preprocess(vary(image, random)) for _ in range(views - 1)]
+    varied = [see(image)]
+    varied += [see(vary(image, random)) for _ in range(views - 1)]
     scraps = [scrap(image, random) for _ in range(SCRAPS)]
     return Looks(to_pixels(data), np.stack(varied), np.stack(scraps))
 
@@ -172,7 +182,10 @@ def read_unknown(path: Path) -> Pixels:
     Raises `ValueError` if there is nothing to read.
     """
     if path.is_dir():
-        return read_pictures(find_files(path))[1]
+        files = find_files(path)
+        if not files:
+            raise ValueError(f"no pictures in {path}")
+        return read_pictures(files)[1]
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             pixels: Pixels = arrays["images"]

@@ -34,6 +34,7 @@ CALIBRATION_COPIES = 8  # of each garment set aside, each moved in its own way
 # the unknown threshold: shares of what is set aside that it may refuse
 REFUSED_SHARE = 0.02  # of Fashion-MNIST
 PHOTOS_REFUSED_SHARE = 0.12
+FEWEST_PHOTOS = 50  # from fewer than so many of garments such a share is not told
 MAX_APART = 0.002  # of the test pictures, on which ONNX Runtime and PyTorch disagree
 MAX_LOSS = 0.001  # of accuracy
 FEW = 2  # pictures, that may lie on a boundary whatever their share
@@ -65,8 +66,8 @@ def evaluate(network: nn.Module, pixels: Tensor) -> Tensor:
     return torch.cat([network(batch.to(device)).cpu() for batch in batches])
 
 
-def choose(network: nn.Module, data: Data) -> dict[str, float]:
-    """Return the shares that are right of the pictures kept aside for choosing."""
+def accuracy_aside(network: nn.Module, data: Data) -> dict[str, float]:
+    """Return the shares that it gets right of the pictures kept aside for choosing."""
     logits = evaluate(network, data.validation.pixels)[:, :-1]
     right = logits.argmax(1) == data.validation.labels
     shares = {"validation": right.float().mean().item()}
@@ -86,15 +87,15 @@ def calibrate(network: FashionCNN, data: Data) -> tuple[Calibrated, float]:
     is as sure and as often wrong as of new ones.
 
     The threshold refuses a share of the garments of Fashion-MNIST, or of the photos
-    if that takes a higher one.
+    if there are enough of them and that takes a higher one.
     """
     logits = evaluate(network, data.validation.pixels)
     threshold = fit_threshold(unknown_score(logits), REFUSED_SHARE)
     if data.photos_aside:
         known = ~data.photos_aside.targets[:, -1]
-        logits = evaluate(network, data.photos_aside.seen[known])
-        photos = fit_threshold(unknown_score(logits), PHOTOS_REFUSED_SHARE)
-        threshold = max(threshold, photos)
+        scores = unknown_score(evaluate(network, data.photos_aside.seen[known]))
+        if len(scores) >= FEWEST_PHOTOS:
+            threshold = max(threshold, fit_threshold(scores, PHOTOS_REFUSED_SHARE))
     random = Generator().manual_seed(SPLIT_SEED)
     copies = data.validation.pixels.repeat(CALIBRATION_COPIES, 1, 1)
     logits = evaluate(network, augment(copies, random, erasing=False))[:, :-1]
@@ -104,7 +105,7 @@ def calibrate(network: FashionCNN, data: Data) -> tuple[Calibrated, float]:
 
 def measure(model: Calibrated, threshold: float, data: Data) -> Facts:
     """Return the finished model's figures: its one look at the test pictures."""
-    shares = choose(model.network, data)
+    shares = accuracy_aside(model.network, data)
     logits = evaluate(model.network, data.test.pixels)
     classes, count = logits[:, :-1].argmax(1), len(data.classes)
     confusion = confuse(data.test.labels.numpy(), classes.numpy(), count)
@@ -169,6 +170,7 @@ def describe(model: Calibrated, threshold: float, data: Data, settings: Facts) -
         | {
             "refused_share": REFUSED_SHARE,
             "photos_refused_share": PHOTOS_REFUSED_SHARE,
+            "fewest_photos": FEWEST_PHOTOS,
         },
         "data": {
             "name": "Fashion-MNIST",
@@ -204,11 +206,8 @@ def save(path: Path, model: Calibrated, facts: Facts, test: Split) -> None:
 
 
 def report(facts: Facts) -> None:
-    """Print the figures of a finished model, and where they come from."""
-    for topic in ("settings", "data", "libraries"):
-        items = ", ".join(f"{k} {v}" for k, v in facts[topic].items())
-        print(f"\n{topic}: {items}", end="")
-    print(f"\n\n{'class':12} recall  precision")
+    """Print the figures of a finished model; `artifact.py show` tells all of it."""
+    print(f"\n{'class':12} recall  precision")
     for name, row in facts["metrics"]["per_class"].items():
         print(f"{name:12} {row['recall']:6.1%}  {row['precision']:9.1%}")
     print(f"\ntest accuracy {facts['metrics']['test_accuracy']:.2%}", end=", ")

@@ -6,7 +6,7 @@
     python train.py --photos DIR       photos too: DIR/dress/1.jpg, DIR/shoes/2.jpg
     python train.py --outliers DIR     pictures that are none of the classes, too
     python train.py --start model.bin  fine-tune a model, on photos of your own, say
-    python train.py --resume           go on after Ctrl-C, from the last whole epoch
+    python train.py ... --resume       go on after Ctrl-C, from the last whole epoch
 
 5,000 of the 60,000 training pictures, and a fifth of the photos, are set aside for
 every choice. A run looks at the test pictures once, at the end.
@@ -35,7 +35,7 @@ from data import Data, add_options, get_data
 from lesson import Shown, draw_scenes, mix, photo_views, recall, size_of_mix
 from model import Convolution, FashionCNN
 from optimizer import Muon
-from release import Facts, choose, release, report
+from release import Facts, accuracy_aside, release, report
 
 # what differs later in a run
 RECALL_EPOCHS = 20  # after which photos ask for what the network says of them then
@@ -48,7 +48,8 @@ EPOCHS = 45
 QUICK_EPOCHS = 3
 BATCH_SIZE = 128
 LEARNING_RATE = 4e-3  # at its peak
-FINE_TUNING_RATE = 1e-3  # likewise, of a network that is trained already
+FINE_TUNING_EPOCHS = 3  # of each round, of a network that is trained already
+FINE_TUNING_RATE = 1e-3
 ROUNDS = 3  # of fine-tuning, all from the same start; their mean is taken
 START_SHARE = 0.3  # how far that mean goes back to where it started
 WARMUP_SHARE = 0.2  # of the steps
@@ -94,7 +95,7 @@ class Run(NamedTuple):
 
 
 def settings_of(run: Run) -> Facts:
-    """Tell all that decides, beside the data, what comes out of a run."""
+    """Tell the settings that are recorded, of this file and of `lesson.py`."""
     rooms = lesson, sys.modules[__name__]
     recorded = {n.lower(): vars(room)[n] for room in rooms for n in room.RECORDED}
     return run.facts() | recorded
@@ -219,9 +220,8 @@ def train(
             loss = train_epoch(parts, shown, random, bar)
             if (epoch + 1) % epochs == 0:  # it ends
                 parts.mean.update_parameters(average)
-            figures = ", ".join(
-                f"{share:.2%} {name}" for name, share in choose(average, data).items()
-            )
+            shares = accuracy_aside(average, data).items()
+            figures = ", ".join(f"{share:.2%} {name}" for name, share in shares)
             tqdm.write(f"epoch {epoch + 1}/{len(steps)}: loss {loss:.3f}, {figures}")
             seconds = past.seconds + time.perf_counter() - started
             recalled = data.photos.recalled if data.photos else None
@@ -320,15 +320,15 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(able.get("amx_bf16" if is_intel else "avx512_bf16"))
 
 
-def save_checkpoint(path: Path, parts: Parts, run: Facts, past: Past) -> None:
+def save_checkpoint(path: Path, parts: Parts, facts: Facts, past: Past) -> None:
     """Write what `load_checkpoint` needs to go on, atomically."""
     states = {name: part.state_dict() for name, part in parts._asdict().items()}
     buffer = io.BytesIO()
-    torch.save({**run, "past": tuple(past), **states}, buffer)
+    torch.save({**facts, "past": tuple(past), **states}, buffer)
     artifact.replace(path, buffer.getvalue())
 
 
-def load_checkpoint(path: Path, parts: Parts, run: Facts) -> Past:
+def load_checkpoint(path: Path, parts: Parts, facts: Facts) -> Past:
     """Put `parts` back to where a run stopped; return what it had done.
 
     Raises `ValueError` if it is none, or belongs to another run.
@@ -337,9 +337,10 @@ def load_checkpoint(path: Path, parts: Parts, run: Facts) -> Past:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (EOFError, KeyError, RuntimeError, UnpicklingError) as error:
         raise ValueError(f"{path} is no checkpoint") from error
-    for name, value in run.items():
+    for name, value in facts.items():
         if state.get(name) != value:
-            raise ValueError(f"{path} is of a run with {name} {state.get(name)}")
+            was = "other data" if name == "data" else f"{name} {state.get(name)}"
+            raise ValueError(f"{path} is of a run with {was}: repeat its options")
     for name, part in parts._asdict().items():
         part.load_state_dict(state[name])
     for network in (parts.network, cast("FashionCNN", parts.average.module)):
@@ -363,13 +364,16 @@ def parse_options() -> argparse.Namespace:
         help="pictures of none of the classes, beside those made up",
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("model.bin"), help="(model.bin)"
+        "--output",
+        type=Path,
+        default=Path("model.bin"),
+        help="(model.bin, which it replaces)",
     )
     parser.add_argument(
         "--epochs",
         type=int,
-        default=EPOCHS,
-        help=f"({EPOCHS}), of each of {ROUNDS} rounds with --start",
+        help=f"({EPOCHS}), with --start of each of {ROUNDS} rounds"
+        f" ({FINE_TUNING_EPOCHS})",
     )
     parser.add_argument("--seed", type=int, default=1, help="(1)")
     parser.add_argument(
@@ -386,6 +390,8 @@ def parse_options() -> argparse.Namespace:
     options = parser.parse_args()
     options.checkpoint = Path(f"{options.output}.checkpoint")
     folders = [path.parent for path in (options.output, options.output.resolve())]
+    if options.epochs is None:
+        options.epochs = FINE_TUNING_EPOCHS if options.start else EPOCHS
     if options.epochs < 1:
         parser.error("--epochs is at least 1")
     # better now than after an hour

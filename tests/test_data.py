@@ -42,7 +42,9 @@ def test_photos_are_read_in_views(
     assert found.targets[:, 10].sum() == 4  # the hats
     assert found.targets[:, 0].sum() == 4
     assert found.targets[:, [5, 7, 9]].sum() == 6
-    assert "1 files" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no pictures: 1" in said
+    assert "none of the classes: hat\n" in said
     again = data.read_photos(tree, CLASSES)
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
 
@@ -51,6 +53,37 @@ def test_photos_are_seen_as_the_service_sees_them(tree: Path) -> None:
     files = [file for file in photos.find_files(tree) if file.suffix == ".jpg"]
     expected = photos.read_pictures(files)[1]
     assert (data.read_photos(tree, CLASSES).seen.numpy() == expected).all()
+
+
+def test_small_grey_photos_are_not_looked_for_a_garment(
+    tree: Path, samples: Samples
+) -> None:
+    """The service takes them as they are."""
+    file = tree / "t-shirt" / "small.png"
+    Image.fromarray(samples.pixels[0]).save(file)
+    found = photos.look(file, seed=1, views=3)
+    assert found is not None
+    assert (found.seen == samples.pixels[0]).all()
+    assert (found.views[0] == samples.pixels[0]).all()
+
+
+def test_folders_may_be_links(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "dress").symlink_to(tree / "t-shirt")
+    (tmp_path / "linked" / "dress" / "round").symlink_to(tree)
+    files, names = photos.find_photos(tmp_path / "linked", CLASSES)
+    assert {file.name for file in files} == {f"{index}.jpg" for index in range(4)}
+    assert set(names) == {"dress"}
+
+
+def test_a_damaged_data_set_is_named(tmp_path: Path) -> None:
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        for kind in ("images-idx3", "labels-idx1"):
+            (raw / f"{part}-{kind}-ubyte").touch()
+    with pytest.raises(ValueError, match=r"FashionMNIST cannot be read, delete it"):
+        data.get_data(tmp_path)
 
 
 def photos_of(count: int) -> data.Photos:

@@ -106,11 +106,11 @@ def test_fine_tuning_takes_the_mean_of_rounds_from_one_start(
     def parameters(network: nn.Module) -> Tensor:
         return torch.cat([p.detach().flatten() for p in network.parameters()])
 
-    def choose(network: nn.Module, _data: Data) -> dict[str, float]:
+    def look(network: nn.Module, _data: Data) -> dict[str, float]:
         seen.append(parameters(network))
         return {}
 
-    monkeypatch.setattr(train, "choose", choose)
+    monkeypatch.setattr(train, "accuracy_aside", look)
     monkeypatch.setattr(train, "START_SHARE", 0.0)
     start = train.read_start(ROOT / "model.bin")
     tuned = parameters(run(data, tmp_path, start=start))
@@ -264,7 +264,7 @@ def test_fine_tuning_refuses_other_classes(data: Data, tmp_path: Path) -> None:
         run(data, tmp_path, start=start)
 
 
-def test_choose_counts_right_answers(data: Data) -> None:
+def test_right_answers_aside_are_counted(data: Data) -> None:
     class Constant(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -274,16 +274,28 @@ def test_choose_counts_right_answers(data: Data) -> None:
             return self.logits.expand(len(pixels), 11)
 
     expected = (data.validation.labels == 3).float().mean().item()
-    assert release.choose(Constant(), data) == {"validation": pytest.approx(expected)}
+    seen = data.validation.pixels[:4]
+    targets = torch.zeros(4, 11, dtype=torch.bool)
+    targets[[0, 1, 1, 2, 3], [3, 3, 5, 5, 10]] = (
+        True  # of the last, a stranger, no count
+    )
+    photos = data_room.Photos(seen, seen, seen, targets, targets.float())
+    known = data._replace(photos_aside=photos)
+    assert release.accuracy_aside(Constant(), known) == {
+        "validation": pytest.approx(expected),
+        "photos_aside": pytest.approx(2 / 3),
+    }
 
 
 @pytest.mark.parametrize(
-    ("darkest", "expected"), [(40, [0, 12]), (140, [1, 0])], ids=["photos", "garments"]
+    ("darkest", "step", "expected"),
+    [(40, 1, [0, 12]), (140, 1, [1, 0]), (40, 3, [1, 14])],
+    ids=["photos", "garments", "few photos"],
 )
 def test_the_threshold_refuses_a_share_of_garments_or_photos(
-    data: Data, darkest: int, expected: list[int]
+    data: Data, darkest: int, step: int, expected: list[int]
 ) -> None:
-    """Whichever takes a higher one; photos of strangers have no say."""
+    """Whichever takes a higher one; photos of strangers, or a few, have no say."""
 
     class Brightness(torch.nn.Module):
         def __init__(self) -> None:
@@ -298,8 +310,9 @@ def test_the_threshold_refuses_a_share_of_garments_or_photos(
     def plain(levels: Tensor) -> Tensor:
         return levels.byte()[:, None, None].expand(-1, 28, 28)
 
-    seen = plain(torch.cat([torch.arange(100), torch.full((100,), 255)]))
-    labels = torch.arange(200) // 100 * 10  # T-shirts, then strangers
+    shirts, strangers = torch.arange(0, 100, step), torch.full((100,), 255)
+    seen = plain(torch.cat([shirts, strangers]))
+    labels = torch.tensor([0] * len(shirts) + [10] * 100)
     targets = data_room.targets_of(labels, 10)
     photos = data_room.Photos(seen, seen, seen, targets, targets.float())
     garments = plain(torch.arange(20) + darkest)
@@ -309,7 +322,7 @@ def test_the_threshold_refuses_a_share_of_garments_or_photos(
     threshold = release.calibrate(network, known)[1]  # type: ignore[arg-type]
     refused = [
         int((unknown_score(release.evaluate(network, pixels)) > threshold).sum())
-        for pixels in (garments, seen[:100])
+        for pixels in (garments, seen[: len(shirts)])
     ]
     assert refused == expected
 
@@ -448,6 +461,12 @@ def test_what_cannot_end_well_does_not_begin(
     with pytest.raises(SystemExit):
         train.parse_options()
     assert re.search(reason, capsys.readouterr().err)
+
+
+def test_fine_tuning_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    for options, epochs in ([], 45), (["--start", "x"], 3), (["--quick"], 3):
+        monkeypatch.setattr(sys, "argv", ["train.py", *options])
+        assert train.parse_options().epochs == epochs
 
 
 def test_an_interrupted_train_leaves_the_old_model(
