@@ -210,7 +210,10 @@ def from_numbers(numbers: NDArray[Any]) -> Pixels:
         raise complaint from error
     if not ((levels >= 0) & (levels <= WHITE)).all():  # NaN is neither
         raise complaint
-    return levels.round().astype(np.uint8)
+    whole = levels.round()
+    if levels.max(initial=0) <= 1 and (levels != whole).any():
+        raise BadRequest("pixels are from 0 to 255, these from 0 to 1: times 255")
+    return whole.astype(np.uint8)
 
 
 def decode(picture: Picture) -> Pixels | ImageError:

@@ -11,6 +11,7 @@ Then `curl --data-binary @static/pictures/ankle-boot.png localhost:9696/predict`
 import argparse
 import hmac
 import json
+import os
 import re
 import secrets
 import socket
@@ -412,7 +413,8 @@ def answer_files(paths: list[Path]) -> int:
     except (OSError, TooLargeError) as error:
         sys.exit(f"predict: {error}")
     answers = [answer(outcome) for outcome in outcomes]
-    print(json.dumps(document_of(answers, model(), is_batch=len(paths) > 1), indent=4))  # noqa: T201
+    document = document_of(answers, model(), is_batch=len(paths) > 1)
+    print(json.dumps(document, indent=4), flush=True)  # noqa: T201
     return int(any("error" in answer for answer in answers))
 
 
@@ -439,7 +441,11 @@ app.register_blueprint(protocols.seldon)
 if __name__ == "__main__":
     options = parse_options()
     if options.pictures:
-        sys.exit(answer_files(options.pictures))
+        try:
+            sys.exit(answer_files(options.pictures))
+        except BrokenPipeError:  # whoever read, `head` say, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
     import waitress
 
     try:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import requests
 
@@ -27,6 +27,7 @@ TIMEOUT = 30  # seconds for one request
 BATCH_SIZE = 32  # pictures of a request with --batch
 SAMPLE = Path(__file__).resolve().parent / "static" / "pictures" / "ankle-boot.png"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+SUFFIXES |= {".jfif", ".heic", ".heif", ".avif"}  # of some the service says what to do
 STANDARD_INPUT = Path("-")
 
 
@@ -87,6 +88,8 @@ def post(session: requests.Session, url: str, **body: Any) -> Answer:
         raise ServiceError(f"cannot ask {url}: {error}") from error
     except requests.ConnectionError as error:
         raise ServiceError(f"no service answers at {url}: is it running?") from error
+    except requests.Timeout as error:
+        raise ServiceError(f"{url} has not answered in {TIMEOUT} s") from error
     except requests.RequestException as error:
         raise ServiceError(f"cannot ask {url}: {error}") from error
     if response.is_redirect:  # not followed: who is there is not to get the key
@@ -96,12 +99,28 @@ def post(session: requests.Session, url: str, **body: Any) -> Answer:
         answer = response.json()
     except requests.JSONDecodeError:
         answer = None
-    if isinstance(answer, dict) and {"class", "predictions", "code"} & set(answer):
+    if is_ours(answer, len(body["files"]) if "files" in body else 1):
         if answer.get("code") == "unauthorized":
-            raise ServiceError(f"{url} wants a key: {answer.get('detail')}")
+            fault = "does not take this key" if "X-API-Key" in session.headers else ""
+            raise ServiceError(f"{url} {fault or 'wants a key: --key KEY'}")
         return answer
     status = f"{response.status_code} {response.reason}"
     raise ServiceError(f"{url} answers {status}, not as our service")
+
+
+def is_ours(answer: Any, count: int) -> TypeGuard[Answer]:
+    """Tell whether our service would answer so many pictures like that."""
+    if not isinstance(answer, dict):
+        return False
+    if "predictions" not in answer:
+        return "code" in answer or {"class", "probability"} <= answer.keys()
+    entries = answer["predictions"]
+    if not isinstance(entries, list) or len(entries) != count:
+        return False
+    return all(
+        isinstance(entry, dict) and is_ours(entry.get("error", entry), 1)
+        for entry in entries
+    )
 
 
 def show(path: Path, answer: Answer, width: int, as_json: bool) -> bool:
@@ -141,7 +160,8 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print whole answers")
     options = parser.parse_args()
-    options.url = options.url.rstrip("/")
+    where = options.url if "://" in options.url else f"http://{options.url}"
+    options.url = where.rstrip("/").removesuffix("/predict")
     options.key = options.key or os.environ.get("API_KEY", "")
     if not (options.key.isascii() and options.key.isprintable()):
         parser.error("a key is of ASCII letters, digits and signs")
@@ -154,7 +174,8 @@ def main() -> int:
     options = parse_options()
     paths = list(expand(options.pictures))
     if not paths:
-        print("predict_test: no pictures there", file=sys.stderr)
+        where = ", ".join(map(str, options.pictures))
+        print(f"predict_test: no pictures in {where}", file=sys.stderr)
         return 1
     width = max(len(str(path)) for path in paths)
     named = True

@@ -64,11 +64,18 @@ def test_it_bears_a_key(tmp_path: Path) -> None:
     with serve(GUNICORN, tmp_path / "log", FLASK_API_KEY="one,two") as server:
         without = predict_test("--url", server.url)
         assert without.returncode == 1
-        assert b"wants a key" in without.stderr
-        assert len(without.stderr.splitlines()) == 1
+        wrong = predict_test("--url", server.url, "--key", "three")
+        assert b"wants a key: --key KEY" in without.stderr
+        assert b"does not take this key" in wrong.stderr
+        assert len((without.stderr + wrong.stderr).splitlines()) == 2
         for key in ("one", "two"):
             assert predict_test("--url", server.url, "--key", key).returncode == 0
     assert not re.search(r"\b(one|two)\b", (tmp_path / "log").read_text())
+
+
+def test_a_url_may_be_as_people_write_it(gunicorn: Server) -> None:
+    for url in (gunicorn.url.removeprefix("http://"), f"{gunicorn.url}/predict"):
+        assert predict_test("--url", url).returncode == 0
 
 
 def test_it_sends_standard_input(gunicorn: Server, boot: bytes) -> None:
@@ -91,7 +98,7 @@ def test_a_refusal_is_one_line_and_the_rest_goes_on(
     ("arguments", "reason"),
     [
         (["--url", "http://127.0.0.1:9"], b"is it running?"),
-        (["--url", "nonsense"], b"cannot ask"),
+        (["--url", "ftp://nonsense"], b"cannot ask"),
         (["/nowhere.png", "--url", "http://127.0.0.1:9"], b"No such file"),
         ([ROOT / "templates"], b"no pictures"),
     ],
@@ -183,7 +190,18 @@ def test_a_redirect_is_told_and_gets_no_key(status: int) -> None:
     assert b"has moved: --url http://127.0.0.1:9\n" in done.stderr
 
 
-@pytest.mark.parametrize("body", [b'{"status": "ok"}', b"[]", b'"x"', b"<html>"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"status": "ok"}',
+        b"[]",
+        b'"x"',
+        b"<html>",
+        b'{"class": "x"}',
+        b'{"predictions": []}',
+        b'{"predictions": [1]}',
+    ],
+)
 def test_a_foreign_service_is_one_line(body: bytes) -> None:
     with answering(200, {}, body) as (url, _):
         done = predict_test("--url", url)

@@ -199,6 +199,14 @@ def test_fractions_are_rounded(client: FlaskClient, samples: Samples) -> None:
     assert first.get_json() == second.get_json()
 
 
+def test_numbers_from_0_to_1_are_told(client: FlaskClient, samples: Samples) -> None:
+    """As a notebook has them: they would be next to blank."""
+    shares = (samples.pixels[0] / 255).tolist()
+    answer = client.post("/predict", json={"pixels": shares})
+    assert answer.status_code == 400
+    assert "times 255" in answer.get_json()["detail"]
+
+
 ROWS = [[0] * 28] * 28
 
 
