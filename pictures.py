@@ -183,7 +183,9 @@ def from_base64(text: object) -> Picture:
     try:
         return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
     except (binascii.Error, ValueError, TypeError) as error:
-        return ImageError(f"the picture is not base64: {error}")
+        is_url = isinstance(text, str) and text.startswith("data:")
+        why = "leave out what is before the comma" if is_url else error
+        return ImageError(f"the picture is not base64: {why}")
 
 
 def to_array(values: list[Any]) -> NDArray[Any]:

@@ -199,6 +199,12 @@ def test_fractions_are_rounded(client: FlaskClient, samples: Samples) -> None:
     assert first.get_json() == second.get_json()
 
 
+def test_a_data_url_is_told_apart(client: FlaskClient) -> None:
+    """As a browser's FileReader gives it."""
+    answer = client.post("/predict", json={"image": "data:image/png;base64,AAAA"})
+    assert answer.get_json()["detail"].endswith("leave out what is before the comma")
+
+
 def test_numbers_from_0_to_1_are_told(client: FlaskClient, samples: Samples) -> None:
     """As a notebook has them: they would be next to blank."""
     shares = (samples.pixels[0] / 255).tolist()
