@@ -64,6 +64,14 @@ TRIM_SHARE = 0.1  # of the fullest row or column: less is a speck
 MIN_CONTRAST = 40  # the least that is stretched to white
 NEAR = 2 * BIN  # levels from a plain ground's colour, too few to tell apart
 MIN_OFFSET = 5  # fewer are the ground's own
+PLAIN = 12  # levels that half of a ground's colours differ at most, to look for people
+# How a person is told from a garment, in shares of height, from the top, and width.
+TALL = 1.15  # times as high as wide, at least
+HEAD, NECK, SHOULDERS = (0.03, 0.12), (0.08, 0.22), (0.25, 0.45)
+WIDEST = 0.95  # quantile of the rows' widths that is taken for the greatest
+HEAD_WIDTH, NECK_WIDTH, SHOULDER_WIDTH = 0.45, 0.36, 0.7  # of that; the last at least
+SOLID = 0.9  # of a head's width that shows: the handles of a bag have a hole
+CROWN = 0.05  # cut off, so that hair or skin is at the edge
 BRIGHT = 200  # level from which a cut-out would be lost on white
 CUT_OUT = 230  # opacity, of 255 on average, below which a picture is one
 TINT = 2  # levels: coded grey comes out as little off as that
@@ -357,7 +365,7 @@ def preprocess(image: Image.Image) -> Pixels:
     """
     image = image.convert("RGB")
     image.thumbnail((WORK_SIDE, WORK_SIDE), Image.Resampling.BOX, reducing_gap=2.0)
-    garment = trim(find_garment(stretch(np.asarray(image))))
+    garment = isolate(np.asarray(image))
     scale = SIDE / max(garment.shape)
     height, width = (max(1, round(side * scale)) for side in garment.shape)
     small = Image.fromarray(garment).resize((width, height), Image.Resampling.BOX)
@@ -370,18 +378,31 @@ def preprocess(image: Image.Image) -> Pixels:
     return pixels
 
 
+def isolate(colours: Pixels) -> Values:
+    """RGB uint8 [h, w, 3] to how brightly a garment shows, trimmed: [h', w'].
+
+    On a plain ground one that a person wears is looked for again, where the person is:
+    skin, hair and what else is worn lie at the edges then, and are ground.
+    """
+    levels = find_garment(stretch(colours))
+    place = trimmed(levels)
+    if not (is_worn(levels[place]) and is_plain(offsets(colours), PLAIN)):
+        return levels[place]
+    person = colours[place]
+    levels = find_garment(stretch(person[round(CROWN * len(person)) :]))
+    return levels[trimmed(levels)]
+
+
 def stretch(colours: Pixels) -> Pixels:
     """Bring colours apart that lie near a plain ground's: RGB uint8 [h, w, 3] likewise.
 
     White on white, say: each level becomes a colour of its own, at most. Half of what
     differs from the ground has to be as near, so a dark thing's soft shadow stays.
     """
-    at_edge = edges(*colours.shape[:2]) > 0
-    ground = np.median(colours[at_edge], axis=0).astype(np.int16)
-    offset = colours - ground
+    offset = offsets(colours)
     far = np.abs(offset).max(2)
     shown = far[far >= MIN_OFFSET]
-    if not shown.size or quantile(far[at_edge], 0.5) >= MIN_OFFSET:
+    if not shown.size or not is_plain(offset, MIN_OFFSET):
         return colours
     typical = int(quantile(shown, 0.5))
     if typical >= NEAR:
@@ -390,6 +411,42 @@ def stretch(colours: Pixels) -> Pixels:
     factor = min(BIN, WHITE // int(high - low))
     apart: Pixels = ((offset.clip(low, high) - low) * factor).astype(np.uint8)
     return apart
+
+
+def offsets(colours: Pixels) -> NDArray[np.int16]:
+    """Tell how far colours are from the usual one at the edges: int16 [h, w, 3]."""
+    at_edge = edges(*colours.shape[:2]) > 0
+    usual = np.median(colours[at_edge], axis=0).astype(np.int16)
+    offset: NDArray[np.int16] = colours - usual
+    return offset
+
+
+def is_plain(offset: NDArray[np.int16], levels: int) -> bool:
+    """Tell whether half of the edges are within so many levels of the usual colour."""
+    at_edge = edges(*offset.shape[:2]) > 0
+    return quantile(np.abs(offset[at_edge]).max(1), 0.5) < levels
+
+
+def is_worn(garment: Values) -> bool:
+    """Tell whether what was found is a person, with a head, a neck and shoulders."""
+    height, width = garment.shape
+    if height < TALL * width:
+        return False
+    shown = is_shown(garment)
+    first, last = shown.argmax(1), width - shown[:, ::-1].argmax(1)
+    widths = np.where(shown.any(1), last - first, 0) / width
+    counts = shown.sum(1) / width
+    widest = quantile(widths, WIDEST)
+    head, neck, shoulders = (
+        slice(int(start * height), max(int(start * height) + 1, int(end * height)))
+        for start, end in (HEAD, NECK, SHOULDERS)
+    )
+    return bool(
+        widths[head].mean() < HEAD_WIDTH * widest
+        and widths[neck].min() < NECK_WIDTH * widest
+        and widths[shoulders].max() > SHOULDER_WIDTH * widest
+        and counts[head].sum() > SOLID * widths[head].sum()
+    )
 
 
 def find_garment(colours: Pixels) -> Values:
@@ -472,16 +529,20 @@ def averages(side: int, reach: int) -> Values:
     return weights / (2 * reach + 1)
 
 
-def trim(distances: Values) -> Values:
-    """Cut rows and columns that show next to nothing but glows and stray specks."""
-    brightest = quantile(distances, BRIGHT_QUANTILE)
-    shown = (distances > max(TRIM_LEVEL * brightest, MIN_LEVEL)).astype(np.float32)
+def trimmed(levels: Values) -> tuple[slice, slice]:
+    """Leave out rows and columns that show next to nothing but glows and specks."""
+    shown = is_shown(levels).astype(np.float32)
     spans = []
     for axis in (1, 0):
         profile = shown.mean(axis)
         inside = np.flatnonzero(profile > TRIM_SHARE * profile.max())
         spans.append(slice(inside[0], inside[-1] + 1) if inside.size else slice(None))
-    return distances[spans[0], spans[1]]
+    return spans[0], spans[1]
+
+
+def is_shown(levels: Values) -> NDArray[np.bool_]:
+    """Tell which pixels show something of a garment, not a glow: bool [h, w]."""
+    return levels > max(TRIM_LEVEL * quantile(levels, BRIGHT_QUANTILE), MIN_LEVEL)
 
 
 def quantile(levels: Values, share: float) -> float:

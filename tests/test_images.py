@@ -14,6 +14,7 @@ from images import (
     GREY,
     MAX_SCANS,
     PNG,
+    SIDE,
     BrokenImageError,
     ImageError,
     Pixels,
@@ -21,7 +22,11 @@ from images import (
     UnsupportedImageError,
     decode,
     decode_plain_png,
+    find_garment,
+    is_worn,
+    stretch,
     to_pixels,
+    trimmed,
 )
 
 LOSSLESS: dict[str, dict[str, bool]] = {
@@ -194,6 +199,45 @@ def test_a_shaded_white_garment_is_found(encode: Encode, ground: int) -> None:
     pixels = to_pixels(encode(Image.fromarray(levels).convert("RGB"), "JPEG"))
     expected = to_pixels(encode(trouser(ground="white", colour="black"))) > 127
     assert ((pixels > 40) == expected).mean() > 0.95
+
+
+def person(colour: Colour = "navy") -> Image.Image:
+    """Somebody drawn, from head to thigh, in a sleeveless top."""
+    image = Image.new("RGB", (300, 400), "white")
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((100, 300, 200, 400), fill="olive")
+    for left in (60, 210):
+        draw.rectangle((left, 120, left + 30, 320), fill="#c89678")
+    draw.rectangle((135, 80, 165, 130), fill="#c89678")
+    draw.ellipse((115, 10, 185, 100), fill="#c89678")
+    draw.rectangle((90, 110, 210, 330), fill=colour)
+    return image
+
+
+@pytest.mark.parametrize("colour", ["navy", "red", "grey"])
+def test_what_a_person_wears_is_told_from_the_person(
+    encode: Encode, colour: str
+) -> None:
+    """On the top is bright, on arms and legs dark."""
+    pixels = to_pixels(encode(person(colour), "JPEG"))
+    rows, columns = np.nonzero(pixels > 127)
+    assert rows.max() - rows.min() == SIDE - 1  # the garment alone is that long
+    shape = pixels[:, columns.min() : columns.max() + 1] > 127
+    assert shape.mean() > 0.9  # a plain rectangle, with nothing beside it
+    assert 0.4 < shape.shape[1] / SIDE < 0.7  # 120 of 220
+
+
+def test_a_garment_alone_is_no_person(samples: Samples) -> None:
+    """Enlarged, negated, coloured: product photos."""
+    told = []
+    for pixels in samples.pixels:
+        grey = Image.fromarray(255 - pixels // 2).resize((300, 300))
+        photo = Image.new("L", (360, 360), 255)
+        photo.paste(grey, (30, 30))
+        colours = np.asarray(photo.resize((84, 84)).convert("RGB"))
+        levels = find_garment(stretch(colours))
+        told.append(is_worn(levels[trimmed(levels)]))
+    assert sum(told) <= 5
 
 
 def test_a_soft_shadow_is_ground(encode: Encode) -> None:
