@@ -124,13 +124,13 @@ def get_data(
 def read_fashion_mnist(folder: Path, is_train: bool) -> FashionMNIST:
     """Read one half of it; download it if it is not there.
 
-    Raises `ValueError` if it is damaged, by a stop while it was unpacked, say.
+    Raises `ValueError` if it cannot be, or is damaged by a stop while it was unpacked.
     """
     try:
         return FashionMNIST(folder, is_train, download=True)
     except (EOFError, RuntimeError, ValueError) as error:
         name = folder / "FashionMNIST"
-        raise ValueError(f"{name} cannot be read, delete it: {error}") from error
+        raise ValueError(f"{error}; if {name} is damaged, delete it") from error
 
 
 def fingerprint(tensors: Iterable[Tensor]) -> str:

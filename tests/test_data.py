@@ -82,7 +82,7 @@ def test_a_damaged_data_set_is_named(tmp_path: Path) -> None:
     for part in ("train", "t10k"):
         for kind in ("images-idx3", "labels-idx1"):
             (raw / f"{part}-{kind}-ubyte").touch()
-    with pytest.raises(ValueError, match=r"FashionMNIST cannot be read, delete it"):
+    with pytest.raises(ValueError, match="FashionMNIST is damaged, delete it"):
         data.get_data(tmp_path)
 
 
