@@ -69,7 +69,8 @@ PLAIN = 12  # levels that half of a ground's colours differ at most, to look for
 TALL = 1.15  # times as high as wide, at least
 HEAD, NECK, SHOULDERS = (0.03, 0.12), (0.08, 0.22), (0.25, 0.45)
 WIDEST = 0.95  # quantile of the rows' widths that is taken for the greatest
-HEAD_WIDTH, NECK_WIDTH, SHOULDER_WIDTH = 0.45, 0.36, 0.7  # of that; the last at least
+HEAD_WIDTHS = 0.15, 0.45  # of that; the hook of a hanger is narrower
+NECK_WIDTH, SHOULDER_WIDTH = 0.36, 0.7  # likewise, at most and at least
 SOLID = 0.9  # of a head's width that shows: the handles of a bag have a hole
 CROWN = 0.05  # cut off, so that hair or skin is at the edge
 BRIGHT = 200  # level from which a cut-out would be lost on white
@@ -442,7 +443,7 @@ def is_worn(garment: Values) -> bool:
         for start, end in (HEAD, NECK, SHOULDERS)
     )
     return bool(
-        widths[head].mean() < HEAD_WIDTH * widest
+        HEAD_WIDTHS[0] * widest < widths[head].mean() < HEAD_WIDTHS[1] * widest
         and widths[neck].min() < NECK_WIDTH * widest
         and widths[shoulders].max() > SHOULDER_WIDTH * widest
         and counts[head].sum() > SOLID * widths[head].sum()

@@ -227,13 +227,16 @@ def test_what_a_person_wears_is_told_from_the_person(
     assert 0.4 < shape.shape[1] / SIDE < 0.7  # 120 of 220
 
 
-def test_a_garment_alone_is_no_person(samples: Samples) -> None:
+@pytest.mark.parametrize("hook", [0, 8], ids=["lying", "hanging"])
+def test_a_garment_alone_is_no_person(samples: Samples, hook: int) -> None:
     """Enlarged, negated, coloured: product photos."""
     told = []
     for pixels in samples.pixels:
         grey = Image.fromarray(255 - pixels // 2).resize((300, 300))
-        photo = Image.new("L", (360, 360), 255)
-        photo.paste(grey, (30, 30))
+        photo = Image.new("L", (360, 400), 255)
+        photo.paste(grey, (30, 70))
+        if hook:
+            ImageDraw.Draw(photo).line((180, 30, 180, 90), fill=90, width=hook)
         colours = np.asarray(photo.resize((84, 84)).convert("RGB"))
         levels = find_garment(stretch(colours))
         told.append(is_worn(levels[trimmed(levels)]))
