@@ -14,11 +14,16 @@ import time
 from typing import NamedTuple, cast
 
 from gunicorn.http.body import Body, LengthReader
-from gunicorn.http.errors import NoMoreData
+from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.http.message import Request
 from gunicorn.util import close as close_socket
 from gunicorn.workers.gthread import TConn
-from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailable
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    RequestTimeout,
+    ServiceUnavailable,
+)
 
 from settings import REQUEST_SECONDS, TOO_LATE
 
@@ -284,6 +289,21 @@ def read_head(data: bytes | bytearray) -> Head | None:
         end=found.end() + size,
         is_last=bool(LAST.search(fields)),
     )
+
+
+class Chunks:
+    """The chunks of a body: what is none is a client's mistake, and its last word."""
+
+    def __init__(self, request: Request) -> None:
+        self._request, self._reader = request, request.body.reader
+
+    def read(self, size: int) -> bytes:
+        """Read on. Raises `BadRequest`."""
+        try:
+            return cast("bytes", self._reader.read(size))
+        except ParseException as error:
+            self._request.must_close = True
+            raise BadRequest(f"the body cannot be read: {error}") from error
 
 
 def skip_rest(body: Body, sock: TimedSocket) -> None:

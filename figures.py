@@ -221,7 +221,7 @@ AUROC is how often a stranger scores higher than a test garment.
 
 
 def _lessons(data: dict[str, Any]) -> str:
-    """Tell what was learnt by, and what was before that, if it was something else."""
+    """Tell what the network learnt from, and its predecessors, if from other data."""
     told: list[str] = []
     while data:
         names = ", ".join(data.get("outliers", {}))

@@ -91,19 +91,19 @@ def find_photos(folder: Path, classes: Sequence[str]) -> tuple[list[Path], list[
 
 
 def find_files(folder: Path) -> list[Path]:
-    """List the files of a folder tree, and of those it links to, sorted.
+    """List the files of a folder tree, and of those it links to, each once, sorted.
 
-    Hidden ones are left aside, and links that lead back up.
+    Hidden ones are left aside.
     """
     files: list[Path] = []
+    seen: set[Path] = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         here = Path(root)
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".")
-            and not here.resolve().is_relative_to((here / name).resolve())
-        ]
+        if here.resolve() in seen:
+            folders.clear()
+            continue
+        seen.add(here.resolve())
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [here / name for name in names if not name.startswith(".")]
     return sorted(file for file in files if file.is_file())
 

@@ -107,10 +107,13 @@ def out_of_json(body: bytes) -> list[bytes]:
 
 def read_body() -> bytes:
     """Read the body in one piece if its length is known: growing a buffer is slow."""
-    if request.content_length is not None:
-        return request.stream.read(request.content_length)
-    body = request.get_data(cache=False)
-    request.stream.read(1)  # raises 413 if the limit has cut the body short
+    try:
+        if request.content_length is not None:
+            return request.stream.read(request.content_length)
+        body = request.get_data(cache=False)
+        request.stream.read(1)  # raises 413 if the limit has cut the body short
+    except OSError as error:  # the client has left
+        raise BadRequest(f"the body cannot be read: {error}") from error
     return body
 
 
@@ -126,7 +129,7 @@ def read_files() -> list[Picture]:
     options = request.mimetype_params
     try:
         files: Any = parser.parse(request.stream, request.mimetype, None, options)[2]
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise BadRequest(f"the form does not parse: {error}") from error
     if not files:
         raise BadRequest("no file in the form: curl -F image=@shirt.png")

@@ -298,7 +298,10 @@ def refuse(error: HTTPException) -> Response:
     if code == "too_large":
         megabytes = app.config["MAX_CONTENT_LENGTH"] / 1024**2
         detail = f"at most {megabytes:g} MB and {MAX_PICTURES} pictures in one request"
-    response = problem(describe(code, detail) | {"status": error.code or 500})
+    document = describe(code, detail)
+    if error.code not in codes:  # 416, say
+        document |= {"status": error.code or 500, "title": error.name}
+    response = problem(document)
     kept = ("Allow", "Content-Range", "Retry-After")
     response.headers.extend({k: v for k, v in error.get_headers() if k in kept})
     if code == "unauthorized":
@@ -376,7 +379,7 @@ def account(
 def keep_accounts(
     asked: Asked, status: int, pictures: list[Picture], outcomes: list[Outcome]
 ) -> None:
-    """Do so."""
+    """Count, log and record. May raise anything that files and figures do."""
     request_id, method, route, seconds = asked
     lines = [summarise(outcome) for outcome in outcomes]
     observe.count_request(route, status, seconds)

@@ -99,7 +99,7 @@ def post(session: requests.Session, url: str, **body: Any) -> Answer:
         answer = response.json()
     except requests.JSONDecodeError:
         answer = None
-    if is_ours(answer, len(body["files"]) if "files" in body else 1):
+    if is_ours(answer, len(body["files"]) if "files" in body else None):
         if answer.get("code") == "unauthorized":
             fault = "does not take this key" if "X-API-Key" in session.headers else ""
             raise ServiceError(f"{url} {fault or 'wants a key: --key KEY'}")
@@ -108,17 +108,20 @@ def post(session: requests.Session, url: str, **body: Any) -> Answer:
     raise ServiceError(f"{url} answers {status}, not as our service")
 
 
-def is_ours(answer: Any, count: int) -> TypeGuard[Answer]:
-    """Tell whether our service would answer so many pictures like that."""
+def is_ours(answer: Any, count: int | None) -> TypeGuard[Answer]:
+    """Tell whether our service would answer so, a batch of so many if it was one."""
     if not isinstance(answer, dict):
         return False
-    if "predictions" not in answer:
-        return "code" in answer or {"class", "probability"} <= answer.keys()
-    entries = answer["predictions"]
+    if "class" in answer:
+        probability = answer.get("probability")
+        return isinstance(answer["class"], str) and isinstance(probability, int | float)
+    if "code" in answer or count is None:
+        return "code" in answer
+    entries = answer.get("predictions")
     if not isinstance(entries, list) or len(entries) != count:
         return False
     return all(
-        isinstance(entry, dict) and is_ours(entry.get("error", entry), 1)
+        isinstance(entry, dict) and is_ours(entry.get("error", entry), None)
         for entry in entries
     )
 

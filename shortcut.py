@@ -210,7 +210,7 @@ def head_of(status: int) -> bytes:
         return f"HTTP/1.1 {response.status}\r\n{named}".encode()
 
 
-def turn_away_unread(path: str, status: int) -> bytes:
+def turn_away_unread(path: str, status: int, *, is_last: bool = False) -> bytes:
     """Write a whole HTTP answer for a POST that was not read, and count it.
 
     For a server that finds the line full (503), or a client too slow (408). To turn
@@ -220,14 +220,17 @@ def turn_away_unread(path: str, status: int) -> bytes:
     observe.count_unread(status)
     is_late = status == HTTPStatus.REQUEST_TIMEOUT
     detail = settings.TOO_LATE if is_late else FULL
-    return turned_away(path, status, detail, secrets.token_hex(16))
+    return turned_away(path, status, detail, secrets.token_hex(16), is_last=is_last)
 
 
-def turned_away(path: str, status: int, detail: str, request_id: str) -> bytes:
+def turned_away(
+    path: str, status: int, detail: str, request_id: str, *, is_last: bool = False
+) -> bytes:
     """Write a whole 503 or 408 in the words of the protocol that a path belongs to."""
     protocol = next((p for p in ("/v2/", "/api/") if path.startswith(p)), "/")
     head, body = refusal(protocol, status, detail)
-    return head + f"X-Request-ID: {request_id}\r\n\r\n".encode() + body
+    own = f"X-Request-ID: {request_id}\r\n" + "Connection: close\r\n" * is_last
+    return head + f"{own}\r\n".encode() + body
 
 
 @cache
@@ -236,7 +239,6 @@ def refusal(path: str, status: int, detail: str) -> tuple[bytes, bytes]:
     with app.test_request_context(path):
         if status == HTTPStatus.REQUEST_TIMEOUT:
             response = refuse(RequestTimeout(detail))
-            response.headers["Connection"] = "close"
         else:
             response = turn_away(OverloadedError(detail))
         finish(response)

@@ -110,7 +110,10 @@ def path_of(uri: str) -> Path | None:
 
 
 def redact(uri: str) -> str:
-    """Show a URI without its password and its query, which may hold a signature."""
+    """Show a URI without its password and its query, which may hold a signature.
+
+    Of one with an @ elsewhere, which may stand behind a password, only the scheme.
+    """
     if "://" not in uri:
         return uri
     hidden = f"{uri.partition('://')[0]}://..."

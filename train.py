@@ -95,7 +95,7 @@ class Run(NamedTuple):
 
 
 def settings_of(run: Run) -> Facts:
-    """Tell the settings that are recorded, of this file and of `lesson.py`."""
+    """Tell a run's own settings, and those recorded of this file and `lesson.py`."""
     rooms = lesson, sys.modules[__name__]
     recorded = {n.lower(): vars(room)[n] for room in rooms for n in room.RECORDED}
     return run.facts() | recorded

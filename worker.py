@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from gunicorn.http.body import ChunkedReader
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
 from gunicorn.util import close_graceful
@@ -27,6 +28,7 @@ from connection import (
     ENDLESS,
     HEAD_BYTES,
     PIECE,
+    Chunks,
     Connection,
     Head,
     TimedSocket,
@@ -127,10 +129,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if head is None:
             self.await_rest(conn)
         elif self.alive and head.method == "POST" and self.is_full(client):
-            if head.is_last:
-                self.hand_over(conn)
-            else:
-                self.refuse(conn, head)
+            self.refuse(conn, head)
         elif len(client.ahead) >= head.end:
             self.answer_or_hand_over(conn, head)
         elif head.end > COLLECTED:
@@ -189,6 +188,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def refuse(self, conn: Connection, head: Head) -> None:
         """Answer a 503, without gunicorn's parser: a quarter of the work."""
+        if head.is_last or not self.cfg.keepalive:
+            self.part(conn, head, UNAVAILABLE)
+            return
         self.finish(conn, head, self.shortcut.turn_away_unread(head.path, UNAVAILABLE))
 
     def finish(self, conn: Connection, head: Head, answer: bytes) -> None:
@@ -266,13 +268,20 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             head = None
         if head is None:
             self.drop(conn)
-        elif self.send(conn, self.shortcut.turn_away_unread(head.path, TIMED_OUT)):
-            client.have_done(ENDLESS)
-            client.deadline = time.monotonic() + LINGER_SECONDS
-            del self.coming[conn]
-            self.leaving[conn] = None
-            with suppress(OSError):
-                client.shutdown(socket.SHUT_WR)
+        else:
+            self.part(conn, head, TIMED_OUT)
+
+    def part(self, conn: Connection, head: Head, status: int) -> None:
+        """Tell a client why its request is not read, and read on till it has heard."""
+        text = self.shortcut.turn_away_unread(head.path, status, is_last=True)
+        if not self.send(conn, text):
+            return
+        conn.sock.have_done(ENDLESS)
+        conn.sock.deadline = time.monotonic() + LINGER_SECONDS
+        self.forget(conn)
+        self.leaving[conn] = None
+        with suppress(OSError):
+            conn.sock.shutdown(socket.SHUT_WR)
 
     def handle(self, conn: Connection) -> object:
         """Answer a request, and the next ones that have come with it."""
@@ -335,6 +344,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         The next request lies behind it. gunicorn reads 64 kB of it, 1 kB at a time.
         """
         conn.sock.request = req
+        if isinstance(req.body.reader, ChunkedReader):
+            req.body.reader = Chunks(req)
         if req.method == "POST" and not (conn.is_let_in or self.line.lets_in()):
             conn.sock.sendall(self.shortcut.turn_away_unread(req.path, UNAVAILABLE))
             again = self.alive and not req.should_close()

@@ -200,6 +200,9 @@ def test_a_redirect_is_told_and_gets_no_key(status: int) -> None:
         b'{"class": "x"}',
         b'{"predictions": []}',
         b'{"predictions": [1]}',
+        b'{"predictions": [{"class": "A", "probability": 0.5}]}',
+        b'{"code": "x", "class": "y"}',
+        b'{"class": null, "probability": "x"}',
     ],
 )
 def test_a_foreign_service_is_one_line(body: bytes) -> None:

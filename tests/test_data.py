@@ -70,7 +70,8 @@ def test_small_grey_photos_are_not_looked_for_a_garment(
 def test_folders_may_be_links(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "dress").symlink_to(tree / "t-shirt")
-    (tmp_path / "linked" / "dress" / "round").symlink_to(tree)
+    (tree / "t-shirt" / "round").symlink_to(tmp_path / "linked")
+    (tree / "t-shirt" / "twin").symlink_to(tree / "t-shirt" / "more")
     files, names = photos.find_photos(tmp_path / "linked", CLASSES)
     assert {file.name for file in files} == {f"{index}.jpg" for index in range(4)}
     assert set(names) == {"dress"}

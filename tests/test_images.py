@@ -227,7 +227,7 @@ def test_what_a_person_wears_is_told_from_the_person(
     assert 0.4 < shape.shape[1] / SIDE < 0.7  # 120 of 220
 
 
-@pytest.mark.parametrize("hook", [0, 8], ids=["lying", "hanging"])
+@pytest.mark.parametrize("hook", [0, 8, 12])
 def test_a_garment_alone_is_no_person(samples: Samples, hook: int) -> None:
     """Enlarged, negated, coloured: product photos."""
     told = []
@@ -240,7 +240,7 @@ def test_a_garment_alone_is_no_person(samples: Samples, hook: int) -> None:
         colours = np.asarray(photo.resize((84, 84)).convert("RGB"))
         levels = find_garment(stretch(colours))
         told.append(is_worn(levels[trimmed(levels)]))
-    assert sum(told) <= 5
+    assert sum(told) <= 3
 
 
 def test_a_soft_shadow_is_ground(encode: Encode) -> None:

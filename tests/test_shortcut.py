@@ -269,10 +269,10 @@ def test_at_once_there_is_no_way_round_a_key(
 
 def test_a_long_field_is_read_at_once() -> None:
     fields = b"X-Request-ID: a" + 7900 * b" " + b"b\r\n"
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(20):
         assert at_once("/predict", fields, b"") is None
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.2  # it was seconds
 
 
 def test_at_once_little_is_served(boot: bytes) -> None:

@@ -276,9 +276,7 @@ def test_right_answers_aside_are_counted(data: Data) -> None:
     expected = (data.validation.labels == 3).float().mean().item()
     seen = data.validation.pixels[:4]
     targets = torch.zeros(4, 11, dtype=torch.bool)
-    targets[[0, 1, 1, 2, 3], [3, 3, 5, 5, 10]] = (
-        True  # of the last, a stranger, no count
-    )
+    targets[[0, 1, 1, 2, 3], [3, 3, 5, 5, 10]] = True  # the last is a stranger
     photos = data_room.Photos(seen, seen, seen, targets, targets.float())
     known = data._replace(photos_aside=photos)
     assert release.accuracy_aside(Constant(), known) == {

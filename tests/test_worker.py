@@ -149,7 +149,7 @@ def fill(
     first = stack.enter_context(connect(server))
     first.sendall(ask("/predict", boot))
     while select.select([first], [], [], 0.3)[0]:  # the busy one has not come yet
-        hear_one(first)
+        first = stack.enter_context(connect(server))
         first.sendall(ask("/predict", boot))
     others = [stack.enter_context(connect(server)) for _ in range(159)]
     for connection in others:
@@ -222,13 +222,18 @@ def test_who_leaves_costs_waitress_nothing_either(
     command = [WAITRESS[0], *options, *WAITRESS[1:]]
     with serve(command, tmp_path / "log") as server, connect(server) as busy:
         busy.sendall(load)
-        time.sleep(0.3)
-        for _ in range(10):
-            with connect(server) as leaving:
-                leaving.sendall(ask("/predict", boot))
-        hear_one(busy)
-        time.sleep(0.3)
-        assert passes(server) == 1
+        with connect(server) as first:
+            first.sendall(ask("/predict", boot))
+            while select.select([first], [], [], 0.3)[0]:  # the busy one has not come
+                hear_one(first)
+                first.sendall(ask("/predict", boot))
+            before = passes(server)
+            for _ in range(10):
+                with connect(server) as leaving:
+                    leaving.sendall(ask("/predict", boot))
+            hear_one(busy)
+            hear_one(first)
+        assert passes(server) == before + 2
 
 
 def test_a_client_that_does_not_read_does_not_stop_others(
@@ -529,6 +534,41 @@ def test_a_crowd_of_kept_connections_leaves_room_for_others(
             sender = stack.enter_context(connect(server))
             sender.sendall(ask("/predict", boot))
             assert hear_one(sender)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("option", "field"),
+    [("--keep-alive=0", ""), ("--keep-alive=65", "Connection: close\r\n")],
+)
+def test_a_last_request_is_turned_away_in_peace(
+    tmp_path: Path, load: bytes, boot: bytes, option: str, field: str
+) -> None:
+    """It has its 503 though it goes on to send."""
+    command = [*GUNICORN, option]
+    with (
+        serve(command, tmp_path / "log", WEB_CONCURRENCY="1") as server,
+        ExitStack() as stack,
+    ):
+        fill(server, stack, load, boot)
+        time.sleep(0.3)
+        with connect(server) as sender:
+            head = HEAD.format("/predict", 1_000_000)
+            sender.sendall(head.replace("\r\n", f"\r\n{field}", 1).encode())
+            for _ in range(20):
+                sender.sendall(bytes(50_000))
+                time.sleep(0.01)
+            said = hear(sender)
+        assert said.startswith(b"HTTP/1.1 503")
+        assert b"\r\nConnection: close\r\n" in said
+
+
+def test_a_chunk_that_is_none_is_no_fault_of_ours(single: Server) -> None:
+    head = "POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connect(single) as sender:
+        sender.sendall(f"{head}ZZ\r\nabc\r\n".encode())
+        said = hear(sender)
+    assert said.startswith(b"HTTP/1.1 400")
+    assert said.count(b"HTTP/1.1") == 1  # what comes behind it is no request
 
 
 def test_without_keeping_connections_it_serves(tmp_path: Path, boot: bytes) -> None:
