@@ -63,6 +63,7 @@ MIN_LEVEL = 6  # nor does less than this
 TRIM_SHARE = 0.1  # of the fullest row or column: less is a speck
 MIN_CONTRAST = 40  # the least that is stretched to white
 NEAR = 2 * BIN  # levels from a plain ground's colour, too few to tell apart
+NEAR_SHARE = 0.4  # of what differs from the ground, so near at least
 MIN_OFFSET = 5  # fewer are the ground's own
 PLAIN = 12  # levels that half of a ground's colours differ at most, to look for people
 # How a person is told from a garment, in shares of height, from the top, and width.
@@ -385,19 +386,20 @@ def isolate(colours: Pixels) -> Values:
     On a plain ground one that a person wears is looked for again, where the person is:
     skin, hair and what else is worn lie at the edges then, and are ground.
     """
-    levels = find_garment(stretch(colours))
+    apart = stretch(colours)
+    levels = find_garment(apart)
     place = trimmed(levels)
     if not (is_worn(levels[place]) and is_plain(offsets(colours), PLAIN)):
         return levels[place]
-    person = colours[place]
-    levels = find_garment(stretch(person[round(CROWN * len(person)) :]))
+    person = apart[place]
+    levels = find_garment(person[round(CROWN * len(person)) :])
     return levels[trimmed(levels)]
 
 
 def stretch(colours: Pixels) -> Pixels:
     """Bring colours apart that lie near a plain ground's: RGB uint8 [h, w, 3] likewise.
 
-    White on white, say: each level becomes a colour of its own, at most. Half of what
+    White on white, say: each level becomes a colour of its own, at most. Much of what
     differs from the ground has to be as near, so a dark thing's soft shadow stays.
     """
     offset = offsets(colours)
@@ -405,7 +407,7 @@ def stretch(colours: Pixels) -> Pixels:
     shown = far[far >= MIN_OFFSET]
     if not shown.size or not is_plain(offset, MIN_OFFSET):
         return colours
-    typical = int(quantile(shown, 0.5))
+    typical = int(quantile(shown, NEAR_SHARE))
     if typical >= NEAR:
         return colours
     low, high = max(offset.min(), -2 * typical), min(offset.max(), 2 * typical)
