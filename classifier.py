@@ -57,7 +57,7 @@ class Classifier:
             self.input_shape: tuple[int, ...] = tuple(artifact.facts["input_shape"])
             self.unknown_threshold: float = artifact.facts["unknown_threshold"]
             if not math.isfinite(self.unknown_threshold):
-                raise ValueError("its unknown threshold is none")
+                raise ValueError("its unknown threshold is not finite")
             self._session = onnxruntime.InferenceSession(
                 artifact.onnx, session_options(), providers=["CPUExecutionProvider"]
             )
