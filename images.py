@@ -389,7 +389,7 @@ def isolate(colours: Pixels) -> Values:
     apart = stretch(colours)
     levels = find_garment(apart)
     place = trimmed(levels)
-    if not (is_worn(levels[place]) and is_plain(offsets(colours), PLAIN)):
+    if not is_worn(levels[place]) or edge_colour(colours)[1] >= PLAIN:
         return levels[place]
     person = apart[place]
     levels = find_garment(person[round(CROWN * len(person)) :])
@@ -402,10 +402,13 @@ def stretch(colours: Pixels) -> Pixels:
     White on white, say: each level becomes a colour of its own, at most. Much of what
     differs from the ground has to be as near, so a dark thing's soft shadow stays.
     """
-    offset = offsets(colours)
-    far = np.abs(offset).max(2)
+    usual, spread = edge_colour(colours)
+    if spread >= MIN_OFFSET:
+        return colours
+    offset = colours - usual
+    far = difference(offset)
     shown = far[far >= MIN_OFFSET]
-    if not shown.size or not is_plain(offset, MIN_OFFSET):
+    if not shown.size:
         return colours
     typical = int(quantile(shown, NEAR_SHARE))
     if typical >= NEAR:
@@ -416,18 +419,20 @@ def stretch(colours: Pixels) -> Pixels:
     return apart
 
 
-def offsets(colours: Pixels) -> NDArray[np.int16]:
-    """Tell how far colours are from the usual one at the edges: int16 [h, w, 3]."""
-    at_edge = edges(*colours.shape[:2]) > 0
-    usual = np.median(colours[at_edge], axis=0).astype(np.int16)
-    offset: NDArray[np.int16] = colours - usual
-    return offset
+def edge_colour(colours: Pixels) -> tuple[NDArray[np.int16], float]:
+    """Return the usual colour at the edges, int16 [3], and how far half of them are."""
+    around = colours[edges(*colours.shape[:2]) > 0]
+    half = len(around) // 2
+    usual = np.partition(around, half, axis=0)[half].astype(np.int16)
+    return usual, quantile(difference(around - usual), 0.5)
 
 
-def is_plain(offset: NDArray[np.int16], levels: int) -> bool:
-    """Tell whether half of the edges are within so many levels of the usual colour."""
-    at_edge = edges(*offset.shape[:2]) > 0
-    return quantile(np.abs(offset[at_edge]).max(1), 0.5) < levels
+def difference(offset: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Return the difference of the channel that differs most: [..., 3] to [...]."""
+    red, green, blue = np.moveaxis(np.abs(offset), -1, 0)
+    # a third of what max(-1) takes
+    most: NDArray[np.int16] = np.maximum(np.maximum(red, green), blue)
+    return most
 
 
 def is_worn(garment: Values) -> bool:
@@ -548,7 +553,7 @@ def is_shown(levels: Values) -> NDArray[np.bool_]:
     return levels > max(TRIM_LEVEL * quantile(levels, BRIGHT_QUANTILE), MIN_LEVEL)
 
 
-def quantile(levels: Values, share: float) -> float:
+def quantile(levels: NDArray[np.number], share: float) -> float:
     """Return what NumPy's does, by linear interpolation, in half the time."""
     place = share * (levels.size - 1)
     below = int(place)
