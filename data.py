@@ -159,7 +159,7 @@ def read_photos(folder: Path, classes: Sequence[str]) -> Photos:
         raise ValueError(f"no pictures in {folder}")
     if len(kept) < len(files):
         tqdm.write(f"files of {folder} that are no pictures: {len(files) - len(kept)}")
-    strange = sorted({name for name in names if not classes_of(name, classes)})
+    strange = sorted(n for n in set(names) if not classes_of(n, classes))
     if strange:
         tqdm.write(f"folders taken for none of the classes: {', '.join(strange)}")
     targets = torch.zeros(len(kept), len(classes) + 1, dtype=torch.bool)

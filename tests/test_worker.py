@@ -140,10 +140,10 @@ def test_a_body_that_drips_in_is_408_after_ten_seconds(single: Server) -> None:
         assert hear_one(later)[0] == 408
 
 
-def fill(
+def occupy(
     server: Server, stack: ExitStack, load: bytes, boot: bytes
 ) -> list[Connection]:
-    """Occupy the network, then fill the line for it."""
+    """Keep the network busy, and return who does that and who waits first."""
     busy = stack.enter_context(connect(server))
     busy.sendall(load)
     first = stack.enter_context(connect(server))
@@ -151,10 +151,18 @@ def fill(
     while select.select([first], [], [], 0.3)[0]:  # the busy one has not come yet
         first = stack.enter_context(connect(server))
         first.sendall(ask("/predict", boot))
+    return [busy, first]
+
+
+def fill(
+    server: Server, stack: ExitStack, load: bytes, boot: bytes
+) -> list[Connection]:
+    """Occupy the network, then fill the line for it."""
+    begun = occupy(server, stack, load, boot)
     others = [stack.enter_context(connect(server)) for _ in range(159)]
     for connection in others:
         connection.sendall(ask("/predict", boot))
-    return [busy, first, *others]
+    return [*begun, *others]
 
 
 def test_a_full_line_turns_others_away_at_once(
@@ -220,19 +228,14 @@ def test_who_leaves_costs_waitress_nothing_either(
 ) -> None:
     options = [f"--{k.replace('_', '-')}={v}" for k, v in predict.WAITRESS.items()]
     command = [WAITRESS[0], *options, *WAITRESS[1:]]
-    with serve(command, tmp_path / "log") as server, connect(server) as busy:
-        busy.sendall(load)
-        with connect(server) as first:
-            first.sendall(ask("/predict", boot))
-            while select.select([first], [], [], 0.3)[0]:  # the busy one has not come
-                hear_one(first)
-                first.sendall(ask("/predict", boot))
-            before = passes(server)
-            for _ in range(10):
-                with connect(server) as leaving:
-                    leaving.sendall(ask("/predict", boot))
-            hear_one(busy)
-            hear_one(first)
+    with serve(command, tmp_path / "log") as server, ExitStack() as stack:
+        begun = occupy(server, stack, load, boot)
+        before = passes(server)
+        for _ in range(10):
+            with connect(server) as leaving:
+                leaving.sendall(ask("/predict", boot))
+        for connection in begun:
+            hear_one(connection)
         assert passes(server) == before + 2
 
 
