@@ -141,7 +141,7 @@ def measure(
     seen = None
     if photos:
         files, folders = find_photos(photos, classifier.classes)
-        read, photo_pixels = read_pictures(files)
+        read, photo_pixels = read_pictures(photos, files)
         seen = [files[index] for index in read], photo_pixels
         answers = ask(classifier, photo_pixels, "photos")
         metrics["photos"] = measure_photos(

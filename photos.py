@@ -136,17 +136,17 @@ def on_all_cores(
 
 def look(file: Path, seed: int, views: int) -> Looks | None:
     """See one photo in many ways, or None if the file is no picture."""
-    data = file.read_bytes()
     try:
-        image = decode(data)
+        image = decode(file.read_bytes())
     except ImageError:
         return None
+    seen = see(image)
     image.thumbnail((VIEW_SIDE, VIEW_SIDE), reducing_gap=2.0)
     random = np.random.default_rng(seed)
     varied = [see(image)]
     varied += [see(vary(image, random)) for _ in range(views - 1)]
     scraps = [scrap(image, random) for _ in range(SCRAPS)]
-    return Looks(to_pixels(data), np.stack(varied), np.stack(scraps))
+    return Looks(seen, np.stack(varied), np.stack(scraps))
 
 
 def vary(image: Image.Image, random: np.random.Generator) -> Image.Image:
@@ -182,10 +182,7 @@ def read_unknown(path: Path) -> Pixels:
     Raises `ValueError` if there is nothing to read.
     """
     if path.is_dir():
-        files = find_files(path)
-        if not files:
-            raise ValueError(f"no pictures in {path}")
-        return read_pictures(files)[1]
+        return read_pictures(path, find_files(path))[1]
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             pixels: Pixels = arrays["images"]
@@ -207,10 +204,10 @@ def read_all_unknown(paths: Sequence[Path]) -> dict[str, Pixels]:
     return sets
 
 
-def read_pictures(files: Sequence[Path]) -> tuple[list[int], Pixels]:
+def read_pictures(folder: Path, files: Sequence[Path]) -> tuple[list[int], Pixels]:
     """Read pictures as the service does: uint8 [N, 28, 28], and which files are any.
 
-    Raises `ValueError` if none is.
+    Raises `ValueError`, which names the folder that they are of, if none is.
     """
     read, pixels = [], []
     for index, file in enumerate(tqdm(files, unit="picture", leave=False)):
@@ -221,5 +218,5 @@ def read_pictures(files: Sequence[Path]) -> tuple[list[int], Pixels]:
             continue
         read.append(index)
     if not read:
-        raise ValueError(f"no pictures among {len(files)} files")
+        raise ValueError(f"no pictures in {folder}")
     return read, np.stack(pixels)

@@ -51,7 +51,7 @@ def test_photos_are_read_in_views(
 
 def test_photos_are_seen_as_the_service_sees_them(tree: Path) -> None:
     files = [file for file in photos.find_files(tree) if file.suffix == ".jpg"]
-    expected = photos.read_pictures(files)[1]
+    expected = photos.read_pictures(tree, files)[1]
     assert (data.read_photos(tree, CLASSES).seen.numpy() == expected).all()
 
 
