@@ -65,15 +65,28 @@ MIN_CONTRAST = 40  # the least that is stretched to white
 NEAR = 2 * BIN  # levels from a plain ground's colour, too few to tell apart
 NEAR_SHARE = 0.4  # of what differs from the ground, so near at least
 MIN_OFFSET = 5  # fewer are the ground's own
-PLAIN = 12  # levels that half of a ground's colours differ at most, to look for people
+SPECKS = 0.05  # of the edges of the plainest grounds differ, at most
+FEWEST = 20  # pixels that differ from the ground: fewer are specks
+# How a smooth ground is told, in levels.
+SMOOTH = 1  # that neighbours may differ without a step
+USUAL = 6  # that the edges may differ from their usual colour
+SWEEPS = 4  # of the picture, each in four directions
+FAR = 1 << 13  # steps, more than any way takes
+GROUND, APART = 3, 9  # steps up to which it is ground, and from which it is none
+DEGREE = 3  # of the surface that a ground's light makes
+FITS = 4  # of that surface, each trusting less what lies off the one before
+OFF = 3  # levels off a surface that halve the trust
+STIFF = np.eye(10, dtype=np.float32)  # pixels' worth of each power being none
+LYING = 10, 0.6  # so near lies so great a share of the edges, or it is no such ground
+MIN_SLOPE = 6  # less is no change of light
 # How a person is told from a garment, in shares of height, from the top, and width.
-TALL = 1.15  # times as high as wide, at least
-HEAD, NECK, SHOULDERS = (0.03, 0.12), (0.08, 0.22), (0.25, 0.45)
+HEAD, SHOULDERS, TRUNK = (0.0, 0.1), (0.25, 0.45), (0.35, 0.5)
 WIDEST = 0.95  # quantile of the rows' widths that is taken for the greatest
-HEAD_WIDTHS = 0.2, 0.45  # of that; the hook of a hanger is narrower
-NECK_WIDTH, SHOULDER_WIDTH = 0.36, 0.7  # likewise, at most and at least
-SOLID = 0.9  # of a head's width that shows: the handles of a bag have a hole
-CROWN = 0.05  # cut off, so that hair or skin is at the edge
+HEAD_WIDTHS = 0.15, 0.65  # of that; the hook of a hanger is narrower
+SHOULDER_WIDTH = 0.7  # likewise, at least
+SOLID = 0.85  # of a head's width that shows: the handles of a bag have a hole
+UNLIKE = 40  # levels between a head's colour and the trunk's: a hood has none
+CROWN = 0.1  # cut off, so that hair or skin is at the edge
 BRIGHT = 200  # level from which a cut-out would be lost on white
 CUT_OUT = 230  # opacity, of 255 on average, below which a picture is one
 TINT = 2  # levels: coded grey comes out as little off as that
@@ -383,32 +396,121 @@ def preprocess(image: Image.Image) -> Pixels:
 def isolate(colours: Pixels) -> Values:
     """RGB uint8 [h, w, 3] to how brightly a garment shows, trimmed: [h', w'].
 
-    On a plain ground one that a person wears is looked for again, where the person is:
-    skin, hair and what else is worn lie at the edges then, and are ground.
+    One that a person wears is looked for again, where the person is: skin, hair and
+    what else is worn lie at the edges then, and are ground.
     """
-    apart = stretch(colours)
-    levels = find_garment(apart)
+    evened = even_out(colours)
+    steps = steps_from_ground(evened)
+    apart = stretch(evened, steps)
+    if apart is evened:
+        cover = (np.float32(steps - GROUND) / (APART - GROUND)).clip(0, 1)
+    else:  # what is as pale as its ground may pass into it without a step
+        cover = np.ones(steps.shape, np.float32)
+    levels: Values = find_garment(apart) * cover
     place = trimmed(levels)
-    if not is_worn(levels[place]) or edge_colour(colours)[1] >= PLAIN:
+    if not is_worn(levels[place], colours[place]):
         return levels[place]
-    person = apart[place]
-    levels = find_garment(person[round(CROWN * len(person)) :])
+    rows, columns = place
+    rows = slice(rows.start + round(CROWN * (rows.stop - rows.start)), rows.stop)
+    levels = find_garment(apart[rows, columns]) * cover[rows, columns]
     return levels[trimmed(levels)]
 
 
-def stretch(colours: Pixels) -> Pixels:
+def steps_from_ground(colours: Pixels) -> NDArray[np.int16]:
+    """Add up the steps in colour on the smoothest way from the edges: [h, w].
+
+    Light and soft shadows change a ground little by little, a garment ends at once
+    (Wei et al., Geodesic Saliency Using Background Priors, 2012). Ways go along rows
+    and columns.
+    """
+    height, width, _ = colours.shape
+    around = edges(height, width) > 0
+    offset = colours[around] - edge_colour(colours)[0]
+    steps = np.full((height, width), FAR, np.int16)
+    steps[around] = (difference(offset) - USUAL).clip(0)
+    levels = colours.astype(np.int16)
+    across, down = (
+        (difference(np.diff(levels, axis=axis)) - SMOOTH).clip(0, APART)
+        for axis in (1, 0)
+    )
+    # what it takes to come here from the upper, or the left edge; rows come first,
+    # since sums along them are slow
+    from_top = np.zeros((height, width), np.int16)
+    from_left = np.zeros((width, height), np.int16)
+    np.cumsum(down, axis=0, out=from_top[1:])
+    np.cumsum(across.T, axis=0, out=from_left[1:])
+    for _ in range(SWEEPS):
+        steps = sweep(steps, from_top)
+        steps = sweep(steps.T, from_left).T
+    return steps
+
+
+def sweep(steps: NDArray[np.int16], so_far: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Carry steps down all columns, then up, if that is a shorter way: [h, w]."""
+    forth = np.minimum.accumulate(steps - so_far, 0) + so_far
+    back = np.minimum.accumulate((forth + so_far)[::-1], 0)[::-1]
+    shorter: NDArray[np.int16] = back - so_far
+    return shorter
+
+
+def even_out(colours: Pixels) -> Pixels:
+    """Take out the light of a ground that changes smoothly: RGB uint8 likewise.
+
+    A surface is fitted to the edges, again and again, with less weight on what lies
+    off it (Cauchy's). If most of them lie on it, it is the ground.
+    """
+    height, width, _ = colours.shape
+    powers = surfaces(height, width)
+    around = np.flatnonzero(edges(height, width))
+    known = powers[:, around]
+    usual = edge_colour(colours)[0][:, None].astype(np.float32)
+    seen = colours.reshape(-1, 3)[around].T - usual
+    off = np.abs(seen).max(0)
+    for _ in range(FITS):
+        trusted = known / (1 + np.square(off / OFF))
+        # what is little seen is rather level
+        surface = np.linalg.solve(trusted @ known.T + STIFF, trusted @ seen.T).T
+        light = surface @ known
+        off = np.abs(seen - light).max(0)
+    near, share = LYING
+    lying = off < near
+    if lying.mean() < share or np.ptp(light, axis=1).max() < MIN_SLOPE:
+        return colours
+    mean = light[:, lying].mean(1)
+    light = (surface @ powers).T.reshape(colours.shape)
+    evened: Pixels = (colours - light + mean).round().clip(0, WHITE).astype(np.uint8)
+    return evened
+
+
+@lru_cache(256)
+def surfaces(height: int, width: int) -> Values:
+    """Lay out products of powers of row and column up to `DEGREE`: [powers, h * w]."""
+    rows, columns = (np.linspace(-1, 1, side) for side in (height, width))
+    powers = [
+        np.outer(rows**down, columns**across).ravel()
+        for down in range(DEGREE + 1)
+        for across in range(DEGREE + 1 - down)
+    ]
+    return np.stack(powers).astype(np.float32)
+
+
+def stretch(colours: Pixels, steps: NDArray[np.int16]) -> Pixels:
     """Bring colours apart that lie near a plain ground's: RGB uint8 [h, w, 3] likewise.
 
     White on white, say: each level becomes a colour of its own, at most. Much of what
-    differs from the ground has to be as near, so a dark thing's soft shadow stays.
+    differs from the ground has to be as near; that it is `steps` away from it as well
+    tells it from the light of all grounds but the plainest.
     """
     usual, spread = edge_colour(colours)
     if spread >= MIN_OFFSET:
         return colours
     offset = colours - usual
     far = difference(offset)
-    shown = far[far >= MIN_OFFSET]
-    if not shown.size:
+    differs = far >= MIN_OFFSET
+    around = edges(*far.shape) > 0
+    is_plainest = differs[around].mean() < SPECKS
+    shown = far[differs if is_plainest else differs & (steps > GROUND)]
+    if shown.size < FEWEST:
         return colours
     typical = int(quantile(shown, NEAR_SHARE))
     if typical >= NEAR:
@@ -435,26 +537,30 @@ def difference(offset: NDArray[np.int16]) -> NDArray[np.int16]:
     return most
 
 
-def is_worn(garment: Values) -> bool:
-    """Tell whether what was found is a person, with a head, a neck and shoulders."""
+def is_worn(garment: Values, colours: Pixels) -> bool:
+    """Tell whether what was found is a person, with shoulders and a head of its own."""
     height, width = garment.shape
-    if height < TALL * width:
+    if height < width:
         return False
     shown = is_shown(garment)
     first, last = shown.argmax(1), width - shown[:, ::-1].argmax(1)
     widths = np.where(shown.any(1), last - first, 0) / width
     counts = shown.sum(1) / width
     widest = quantile(widths, WIDEST)
-    head, neck, shoulders = (
+    head, shoulders, trunk = (
         slice(int(start * height), max(int(start * height) + 1, int(end * height)))
-        for start, end in (HEAD, NECK, SHOULDERS)
+        for start, end in (HEAD, SHOULDERS, TRUNK)
     )
-    return bool(
-        HEAD_WIDTHS[0] * widest < widths[head].mean() < HEAD_WIDTHS[1] * widest
-        and widths[neck].min() < NECK_WIDTH * widest
+    narrow, broad = HEAD_WIDTHS
+    if not (
+        narrow * widest < widths[head].mean() < broad * widest
         and widths[shoulders].max() > SHOULDER_WIDTH * widest
         and counts[head].sum() > SOLID * widths[head].sum()
-    )
+        and shown[trunk].any()
+    ):
+        return False
+    usual = [np.median(colours[part][shown[part]], 0) for part in (head, trunk)]
+    return bool(np.abs(usual[0] - usual[1]).max() > UNLIKE)
 
 
 def find_garment(colours: Pixels) -> Values:

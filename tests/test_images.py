@@ -24,6 +24,7 @@ from images import (
     decode_plain_png,
     find_garment,
     is_worn,
+    steps_from_ground,
     stretch,
     to_pixels,
     trimmed,
@@ -238,8 +239,9 @@ def test_a_garment_alone_is_no_person(samples: Samples, hook: int) -> None:
         if hook:
             ImageDraw.Draw(photo).line((180, 30, 180, 90), fill=90, width=hook)
         colours = np.asarray(photo.resize((84, 84)).convert("RGB"))
-        levels = find_garment(stretch(colours))
-        told.append(is_worn(levels[trimmed(levels)]))
+        levels = find_garment(stretch(colours, steps_from_ground(colours)))
+        place = trimmed(levels)
+        told.append(is_worn(levels[place], colours[place]))
     assert sum(told) <= 3
 
 
