@@ -18,7 +18,7 @@ from release import evaluate
 from scenes import see_garments, see_strangers
 
 # beside all garments once, as a share of their number
-SCENE_SHARE = 0.14  # garments in drawn photos
+SCENE_SHARE = 0.3  # garments in drawn photos
 STRANGE_SCENE_SHARE = 0.08  # other things in drawn photos
 OUTLIER_SHARE = 0.14  # other pictures that are none of the classes
 PHOTO_VIEWS = 8  # of each photo, if there are photos; fewer and fewer, at last one

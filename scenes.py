@@ -18,7 +18,6 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from augment import Frame, cover, place, wear
 from drawing import (
     chance,
     curves,
@@ -31,10 +30,14 @@ from drawing import (
 )
 from images import SIDE, WHITE, preprocess
 from outliers import CHUNK, Drawer, heaps, leaves, portion
+from people import BAG, SHOES, Drawn, Frame, cover, dress, dye, place
 from photos import on_all_cores
 
 PHOTO_SIDE = 56  # pixels
-WORN_SHARE = 0.4
+WORN_SHARE, CARRIED_SHARE = 0.6, 0.2  # the latter of shoes and bags
+STUDIO_SHARE = 0.5  # of the grounds, half as many behind other things
+TILT, SHOE_TILT = 0.25, 0.7  # radians, at most
+PAIR_SHARE = 0.3  # of the shoes
 PRINTED_SHARE = 0.3  # of the other things, as packets and labels are
 
 SHAPES: dict[Drawer, int] = {
@@ -48,16 +51,23 @@ SHAPES: dict[Drawer, int] = {
 }
 
 
-def shoot(shades: Tensor, masks: Tensor, random: Generator) -> Tensor:
-    """Photograph things, float [N, 56, 56], on a ground: uint8 [N, 56, 56, 3]."""
-    size = len(shades)
+def shoot(things: Drawn, studio: Tensor, random: Generator) -> Tensor:
+    """Photograph things [N, 56, 56] on a ground: uint8 [N, 56, 56, 3].
+
+    In a `studio`, bool [N, 1, 1], it is plain but for the light.
+    """
+    size = len(things.mask)
     texture = _enlarge(fill(size, random))
-    ground = _dye(texture, random, 0.8 * uniform(size, random, 0, 1) ** 2)
+    contrast = 0.8 * uniform(size, random, 0, 1) ** 2
+    ground = dye(texture, random, torch.where(studio, 0.02, contrast))
+    pale = 1 - 0.3 * uniform(size, random, 0, 1)[..., None] ** 2
+    pale = pale + 0.02 * torch.randn(size, 3, 1, 1, generator=random)
+    ground = torch.where((studio & chance(size, random, 0.7))[..., None], pale, ground)
     dark = uniform(size, random, 0, 0.5) * chance(size, random, 0.5)
     corner = torch.randint(-4, 5, (2,), generator=random).tolist()
-    shadow = avg_pool2d(masks.roll(corner, (1, 2)), 9, stride=1, padding=4) * dark
-    things = _dye(shades, random, uniform(size, random, 0.2, 1))
-    pictures = torch.lerp(ground * (1 - shadow[:, None]), things, masks[:, None])
+    shadow = avg_pool2d(things.mask.roll(corner, (1, 2)), 9, stride=1, padding=4) * dark
+    lit = ground * (1 - shadow[:, None])
+    pictures = torch.lerp(lit, things.colours, things.mask[:, None])
     light = _enlarge(gradients(size, random)) * uniform(size, random, 0, 0.4)
     pictures = (pictures * (1 - light[:, None])).clamp(0, 1)
     pictures = pictures ** uniform(size, random, 0.6, 1.6)[..., None]
@@ -67,23 +77,6 @@ def shoot(shades: Tensor, masks: Tensor, random: Generator) -> Tensor:
     pictures = pictures + grain * (0.04 * uniform(size, random, 0, 1) ** 2)[..., None]
     pictures = (pictures.clamp(0, 1) * WHITE).round().to(torch.uint8)
     return pictures.permute(0, 2, 3, 1)
-
-
-def _dye(shades: Tensor, random: Generator, contrast: Tensor) -> Tensor:
-    """Give levels [N, h, w] two colours that far apart: [N, 3, h, w]."""
-    size = len(shades)
-    first, second = (_colours(size, random) for _ in range(2))
-    pull = contrast[..., None]
-    return torch.lerp(first, torch.lerp(first, second, pull), shades[:, None])
-
-
-def _colours(size: int, random: Generator) -> Tensor:
-    """Choose colours, greys and pale ones most: [size, 3, 1, 1]."""
-    grey = uniform(size, random, 0, 1)
-    grey = torch.where(chance(size, random, 0.4), 1 - 0.3 * grey, grey)
-    strength = uniform(size, random, 0, 1) ** 2
-    hue = torch.rand(size, 3, 1, generator=random)
-    return torch.lerp(grey.expand(-1, 3, -1), hue, strength)[..., None]
 
 
 def _enlarge(pictures: Tensor) -> Tensor:
@@ -108,13 +101,37 @@ def see_strangers(count: int, random: Generator) -> Tensor:
 def _garments(pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
     random = _begin(seed)
     size = len(pixels)
-    worn = wear(pixels, labels, random)
-    pixels = torch.where(chance(size, random, WORN_SHARE), worn, pixels)
+    people = dress(pixels, labels, PHOTO_SIDE, random)
+    alone = _lay(pixels, labels, random)
+    carried = torch.isin(labels, torch.tensor((*SHOES, BAG)))[:, None, None]
+    shares = torch.where(carried, CARRIED_SHARE, WORN_SHARE)
+    worn = uniform(size, random, 0, 1) < shares
+    things = Drawn(
+        torch.where(worn[..., None], people.colours, alone.colours),
+        torch.where(worn, people.mask, alone.mask),
+    )
+    studio = chance(size, random, STUDIO_SHARE)
+    return _see(shoot(things, studio, random))
+
+
+def _lay(pixels: Tensor, labels: Tensor, random: Generator) -> Drawn:
+    """Lay garments down, shoes turned farther than others, some of them in pairs."""
+    size = len(pixels)
+    shoe = torch.isin(labels, torch.tensor(SHOES))[:, None, None]
     x, y = (uniform(size, random, -0.15, 0.15) for _ in "xy")
     width, height = (uniform(size, random, 0.55, 0.95) for _ in "wh")
-    tilt = uniform(size, random, -0.25, 0.25)
-    shades = place(pixels, Frame(x, y, width, height), tilt, PHOTO_SIDE)
-    return _see(shoot(shades, cover(shades), random))
+    tilt = uniform(size, random, -TILT, TILT)
+    turned = shoe & chance(size, random, 0.5)
+    tilt = torch.where(turned, tilt * SHOE_TILT / TILT, tilt)
+    shades = place(pixels, Frame(x, y, width, height), tilt, side=PHOTO_SIDE)
+    right, down = (uniform(size, random, -0.5, 0.5) for _ in "xy")
+    second = Frame(x + right, y + down, width, height)
+    other = tilt + uniform(size, random, -SHOE_TILT, SHOE_TILT)
+    behind = place(pixels, second, other, side=PHOTO_SIDE)
+    paired = shoe & chance(size, random, PAIR_SHARE)
+    hidden = cover(shades).round().bool()
+    shades = torch.where(paired & ~hidden, behind, shades)
+    return Drawn(dye(shades, random, uniform(size, random, 0.2, 1)), cover(shades))
 
 
 def _strangers(size: int, seed: int) -> Tensor:
@@ -124,7 +141,9 @@ def _strangers(size: int, seed: int) -> Tensor:
     shades = torch.where(textured, fill(size, random), masks)
     printed = glyphs(size, random) * chance(size, random, PRINTED_SHARE)
     shades = torch.lerp(shades, 1 - shades, printed)
-    return _see(shoot(_enlarge(shades), _enlarge(masks), random))
+    colours = dye(_enlarge(shades), random, uniform(size, random, 0.2, 1))
+    studio = chance(size, random, STUDIO_SHARE / 2)
+    return _see(shoot(Drawn(colours, _enlarge(masks)), studio, random))
 
 
 def _seeds(count: int, random: Generator) -> list[int]:

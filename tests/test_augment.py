@@ -56,38 +56,8 @@ def test_erase_leaves_most_of_a_picture(pixels: Tensor) -> None:
     assert changed.max() < 0.3
 
 
-def test_wear_draws_a_body_about_clothes(pixels: Tensor) -> None:
-    """Of T-shirts the top rows, above the collar, then show heads."""
-    labels = torch.zeros(len(pixels), dtype=torch.int64)
-    worn = augment.wear(pixels, labels, random())
-    assert worn.dtype == torch.uint8
-    assert (worn == augment.wear(pixels, labels, random())).all()
-    middle = (worn[:, 1:4, 13:15].float().mean((1, 2)) > 20).float().mean()
-    corner = (worn[:, 1:4, :3].float().mean((1, 2)) > 20).float().mean()
-    assert middle > 0.5
-    assert corner < 0.3
-
-
 def test_nothing_is_erased_if_it_is_not_to_be(pixels: Tensor) -> None:
     same = random()
     moved = augment.shift(augment.flip(pixels, same), same)
     assert (augment.augment(pixels, random(), erasing=False) == moved).all()
     assert (augment.augment(pixels, random()) != moved).any()
-
-
-def test_wear_draws_nobody_about_bags(pixels: Tensor, samples: Samples) -> None:
-    bags = pixels[torch.from_numpy(samples.labels) == 8]
-    labels = torch.full((len(bags),), 8)
-    worn = augment.wear(bags, labels, random())
-    width = (worn > 40).any(1).sum(1)
-    before, shown = (part.float().mean(0).flatten() for part in (bags, worn))
-    assert torch.corrcoef(torch.stack([before, shown]))[0, 1] > 0.7
-    assert width.float().mean() > 14
-
-
-def test_place_puts_a_picture_where_it_is_told() -> None:
-    white = torch.full((1, 28, 28), 255, dtype=torch.uint8)
-    half, middle = torch.full((1, 1, 1), 0.5), torch.zeros(1, 1, 1)
-    placed = augment.place(white, augment.Frame(middle, middle, half, half))[0]
-    assert placed[8:20, 8:20].min() > 0.9
-    assert placed[:6].max() == placed[:, :6].max() == 0
