@@ -41,17 +41,18 @@ class Photos(NamedTuple):
     seen: Tensor  # uint8 [N, 28, 28]
     views: Tensor  # uint8 [N, VIEWS, 28, 28]
     scraps: Tensor  # uint8 [N, SCRAPS, 28, 28]
+    lots: Tensor  # int64 [N], by which some are set aside
     targets: Tensor  # bool [N, classes + 1]: what each may be, last of all unknown
     recalled: Tensor  # float32, likewise: what a network said of it; zeros before
 
     def split(self) -> tuple["Photos", "Photos"]:
         """Set one in `PHOTOS_ASIDE` aside: those to train on, those to choose by.
 
-        A photo's own pixels decide, so it stays on its side when others come or go.
+        A photo's own bytes decide, so it stays on its side when others come or go, and
+        whatever is seen in it.
         Raises `ValueError` if there is nothing of the classes on either side.
         """
-        lots = [int(fingerprint([pixels]), 16) for pixels in self.seen]
-        aside = torch.tensor([lot % PHOTOS_ASIDE == 0 for lot in lots])
+        aside = self.lots % PHOTOS_ASIDE == 0
         if any(self.targets[side, -1].all() for side in (aside, ~aside)):
             count = int((~self.targets[:, -1]).sum())
             raise ValueError(f"{count} photos of garments: too few to set some aside")
@@ -167,7 +168,7 @@ def read_photos(folder: Path, classes: Sequence[str]) -> Photos:
     for row, name in enumerate(known):
         found = [classes.index(label) for label in classes_of(name, classes)]
         targets[row, found or [len(classes)]] = True
-    seen, views, scraps = (
+    seen, views, scraps, lots = (
         torch.from_numpy(np.stack(part)) for part in zip(*kept, strict=True)
     )
-    return Photos(seen, views, scraps, targets, torch.zeros(targets.shape))
+    return Photos(seen, views, scraps, lots, targets, torch.zeros(targets.shape))

@@ -8,6 +8,7 @@
 Training and evaluation read their photos here, all by way of `images`; no torch.
 """
 
+import hashlib
 import os
 import signal
 import zipfile
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from tqdm import tqdm
 
@@ -61,6 +63,7 @@ class Looks(NamedTuple):
     seen: Pixels  # uint8 [28, 28], what the service makes of it
     views: Pixels  # uint8 [V, 28, 28], varied
     scraps: Pixels  # uint8 [SCRAPS, 28, 28], pieces
+    lot: NDArray[np.int64]  # [], a number by its bytes, to set some photos aside by
 
 
 def classes_of(folder: str, classes: Sequence[str]) -> list[str]:
@@ -126,6 +129,8 @@ def on_all_cores(
         yield from map(task, first, *columns)
         return
     workers = min(os.cpu_count() or 1, MAX_WORKERS)
+    # each worker has a core: NumPy's threads would only wait for one another
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         # Ctrl-C is for this process: the workers, which begin now, are not to know it
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -136,17 +141,19 @@ def on_all_cores(
 
 def look(file: Path, seed: int, views: int) -> Looks | None:
     """See one photo in many ways, or None if the file is no picture."""
+    data = file.read_bytes()
     try:
-        image = decode(file.read_bytes())
+        image = decode(data)
     except ImageError:
         return None
+    lot = np.array(int(hashlib.sha256(data).hexdigest()[:8], 16))
     seen = see(image)
     image.thumbnail((VIEW_SIDE, VIEW_SIDE), reducing_gap=2.0)
     random = np.random.default_rng(seed)
     varied = [see(image)]
     varied += [see(vary(image, random)) for _ in range(views - 1)]
     scraps = [scrap(image, random) for _ in range(SCRAPS)]
-    return Looks(seen, np.stack(varied), np.stack(scraps))
+    return Looks(seen, np.stack(varied), np.stack(scraps), lot)
 
 
 def vary(image: Image.Image, random: np.random.Generator) -> Image.Image:

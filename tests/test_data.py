@@ -94,9 +94,9 @@ def photos_of(count: int) -> data.Photos:
     )
     targets = data.targets_of(torch.zeros(count, dtype=torch.int64), 10)
     pixels = seen.byte()
-    return data.Photos(
-        pixels, pixels[:, None], pixels[:, None], targets, targets.float()
-    )
+    views = pixels[:, None]
+    lots = torch.randint(2**32, (count,), generator=torch.Generator().manual_seed(1))
+    return data.Photos(pixels, views, views, lots, targets, targets.float())
 
 
 def test_split_sets_a_fifth_aside() -> None:

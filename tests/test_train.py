@@ -204,7 +204,9 @@ def test_resume_knows_what_was_said_of_photos(
     pixels, labels = data.train.pixels[:40], data.train.labels[:40]
     targets = data_room.targets_of(labels, 10)
     views = pixels[:, None].expand(-1, lesson.PHOTO_VIEWS, -1, -1)
-    photos = data_room.Photos(pixels, views, views, targets, targets.float() * 0)
+    photos = data_room.Photos(
+        pixels, views, views, labels, targets, targets.float() * 0
+    )
     data = data._replace(photos=photos)
     plain = weights(run(data, tmp_path))
     monkeypatch.setattr(train, "RECALL_EPOCHS", 1)
@@ -277,7 +279,9 @@ def test_right_answers_aside_are_counted(data: Data) -> None:
     seen = data.validation.pixels[:4]
     targets = torch.zeros(4, 11, dtype=torch.bool)
     targets[[0, 1, 1, 2, 3], [3, 3, 5, 5, 10]] = True  # the last is a stranger
-    photos = data_room.Photos(seen, seen, seen, targets, targets.float())
+    photos = data_room.Photos(
+        seen, seen, seen, torch.arange(4), targets, targets.float()
+    )
     known = data._replace(photos_aside=photos)
     assert release.accuracy_aside(Constant(), known) == {
         "validation": pytest.approx(expected),
@@ -312,7 +316,7 @@ def test_the_threshold_refuses_a_share_of_garments_or_photos(
     seen = plain(torch.cat([shirts, strangers]))
     labels = torch.tensor([0] * len(shirts) + [10] * 100)
     targets = data_room.targets_of(labels, 10)
-    photos = data_room.Photos(seen, seen, seen, targets, targets.float())
+    photos = data_room.Photos(seen, seen, seen, labels, targets, targets.float())
     garments = plain(torch.arange(20) + darkest)
     aside = data.validation._replace(pixels=garments)
     known = data._replace(photos_aside=photos, validation=aside)
