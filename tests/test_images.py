@@ -11,7 +11,9 @@ from conftest import Encode, Samples
 from PIL import Image, ImageColor, ImageDraw, ImageOps
 
 from images import (
+    APART,
     GREY,
+    GROUND,
     MAX_SCANS,
     PNG,
     SIDE,
@@ -22,6 +24,7 @@ from images import (
     UnsupportedImageError,
     decode,
     decode_plain_png,
+    even_out,
     find_garment,
     is_worn,
     steps_from_ground,
@@ -243,6 +246,44 @@ def test_a_garment_alone_is_no_person(samples: Samples, hook: int) -> None:
         place = trimmed(levels)
         told.append(is_worn(levels[place], colours[place]))
     assert sum(told) <= 3
+
+
+def test_a_studio_is_ground(encode: Encode) -> None:
+    """A grey wall, darker to its corners, and a shadow beside the garment."""
+    garment = np.asarray(trouser(ground="white", colour="black").convert("L")) == 0
+    rows, columns = np.mgrid[-1:1:400j, -1:1:300j]
+    wall = 215 - 45 * (rows**2 + columns**2)
+    shadow = 30 * np.exp(-6 * (np.square(rows - 0.8) + np.square(columns - 0.5)))
+    levels = np.where(garment, 60, wall - shadow).round().astype(np.uint8)
+    pixels = to_pixels(encode(Image.fromarray(levels).convert("RGB"), "JPEG"))
+    expected = to_pixels(encode(trouser(ground="white", colour="black"))) > 127
+    assert ((pixels > 100) == expected).mean() > 0.95
+
+
+def test_only_what_ends_at_once_is_a_step_away() -> None:
+    ramp = np.linspace(100, 180, 84)[:, None, None].repeat(84, 1).repeat(3, 2)
+    colours = ramp.round().astype(np.uint8)
+    assert steps_from_ground(even_out(colours)).max() <= GROUND
+    colours[30:50, 30:50] = 200, 40, 40
+    steps = steps_from_ground(even_out(colours))
+    assert steps[32:48, 32:48].min() >= APART
+    steps[30:50, 30:50] = 0
+    assert steps.max() <= GROUND
+
+
+def test_light_is_taken_out_of_the_ground_alone() -> None:
+    """The thing stays as far from it as it was, and a flat picture as it is."""
+    flat = np.full((84, 84, 3), 180, np.uint8)
+    flat[30:60, 30:60] = 40, 60, 90
+    assert (even_out(flat) == flat).all()
+    light = np.linspace(-30, 30, 84)[None, :, None]
+    evened = even_out((flat + light).round().astype(np.uint8))
+    around = evened[[0, -1]].astype(int)
+    assert np.ptp(around) <= 4
+    assert (
+        np.abs(evened[45, 45].astype(int) - evened[0, 0] - (flat[45, 45] - 180.0)).max()
+        < 8
+    )
 
 
 def test_a_soft_shadow_is_ground(encode: Encode) -> None:
