@@ -12,7 +12,7 @@ import math
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Generator, Tensor
-from torch.nn.functional import affine_grid, grid_sample, max_pool2d
+from torch.nn.functional import affine_grid, grid_sample, interpolate, max_pool2d
 from torchvision.transforms.functional import pil_to_tensor
 
 from images import SIDE, WHITE
@@ -156,6 +156,26 @@ def vessels(size: int, random: Generator) -> Tensor:
         width = torch.where(chance(size, random, 0.5), width * narrowed, width)
     gap = torch.minimum(wide * width - beside.abs(), long - along.abs())
     return (gap * SIDE / 2 + 0.5).clamp(0, 1)
+
+
+def twins(size: int, random: Generator) -> Tensor:
+    """Stand two vessels side by side, as sets are sold."""
+    pair = vessels(2 * size, random)[:, None]
+    left, right = interpolate(pair, (SIDE, SIDE // 2), mode="area")[:, 0].split(size)
+    return torch.cat([left, right], 2)
+
+
+def straps(size: int, random: Generator) -> Tensor:
+    """Draw bands with something broader in the middle: watches, belts, collars."""
+    turn = uniform(size, random, -0.3, 0.3) + chance(size, random, 0.3) * math.pi / 2
+    beside = COLUMNS * turn.cos() + ROWS * turn.sin()
+    along = ROWS * turn.cos() - COLUMNS * turn.sin()
+    wide, long = uniform(size, random, 0.08, 0.35), uniform(size, random, 0.7, 1.2)
+    bent = uniform(size, random, -0.3, 0.3) * along.square()
+    gap = torch.minimum(wide - (beside - bent).abs(), long - along.abs())
+    band = (gap * SIDE / 2 + 0.5).clamp(0, 1)
+    middle = blobs(size, random, wide + uniform(size, random, 0.05, 0.35), reach=0.1)
+    return torch.maximum(band, middle)
 
 
 def proportions(size: int, random: Generator) -> Tensor:

@@ -25,6 +25,8 @@ from drawing import (
     glyphs,
     gradients,
     outlines,
+    straps,
+    twins,
     uniform,
     vessels,
 )
@@ -43,6 +45,8 @@ PRINTED_SHARE = 0.3  # of the other things, as packets and labels are
 SHAPES: dict[Drawer, int] = {
     heaps: 8,
     vessels: 6,
+    twins: 2,
+    straps: 2,
     leaves: 2,
     curves: 1,
     outlines: 1,
