@@ -27,6 +27,24 @@ DARK_HAIR, PALE_HAIR = (0.04, 0.03, 0.03), (0.88, 0.72, 0.5)
 BACK_SHARE = 0.25  # of the people, who turn their back
 POSED_SHARE = 0.4  # of the arms, with the hand at the hip
 CROSSED_SHARE = 0.15  # likewise, laid across
+SLEEVED_SHARE = 0.7  # of those in long sleeves, whose arms, too, are seen in them
+# where garments begin and end: usually, from close by, and when all of somebody is seen
+TOP_SPANS = (
+    ((-0.6, -0.3), (0.3, 0.9)),
+    ((-1.0, -0.85), (0.4, 1.1)),
+    ((-0.7, -0.6), (-0.2, 0.1)),
+)
+TROUSER_SPANS = (
+    ((-0.8, -0.3), (0.6, 1.05)),
+    ((-0.9, -0.6), (0.9, 1.1)),
+    ((-0.15, 0.05), (0.6, 0.9)),
+)
+GOWN_SPANS = (
+    ((-0.7, -0.5), (0.1, 0.6)),
+    ((-0.9, -0.5), (0.6, 1.1)),
+    ((-0.7, -0.6), (0.0, 0.4)),
+)
+NEAR_SHARE, WHOLE_SHARE = 0.35, 0.2  # of the pictures
 
 Point = tuple[Tensor, Tensor | float]  # right and down
 
@@ -54,51 +72,66 @@ class Drawn(NamedTuple):
         )
 
 
+class Kinds(NamedTuple):
+    """What a garment is, bool [N, 1, 1] each."""
+
+    top: Tensor
+    trouser: Tensor
+    gown: Tensor
+    shoe: Tensor
+    sleeved: Tensor  # with long sleeves
+
+    @property
+    def person(self) -> Tensor:
+        """Tell where somebody is drawn, not only a leg."""
+        return self.top | self.trouser | self.gown
+
+
 def dress(pixels: Tensor, labels: Tensor, side: int, random: Generator) -> Drawn:
     """Draw uint8 [N, 28, 28] on people; bags, int64 label 8, are carried by nobody.
 
     The garment that is asked for is the one in the middle.
     """
     size = len(pixels)
-    top, trouser, gown, shoe = (
-        torch.isin(labels, torch.tensor(kind))[:, None, None]
-        for kind in (TOPS, TROUSER, DRESS, SHOES)
+    kinds = Kinds(
+        *(
+            torch.isin(labels, torch.tensor(kind))[:, None, None]
+            for kind in (TOPS, TROUSER, DRESS, SHOES, LONG_SLEEVES)
+        )
     )
-    person = top | trouser | gown
-    frame = _frame(top, trouser, gown, random)
+    frame = _frame(kinds, random)
+    torso = _torso(frame, kinds.trouser, random)
     shades = place(pixels, frame, side=side)
+    hidden = cover(shades)
     garment = dye(shades, random, uniform(size, random, 0, 1))
     skin = tint(DARK_SKIN, PALE_SKIN, size, random)
+    flesh = skin.expand_as(garment)
     nothing = torch.zeros(size, side, side)
-    drawn = Drawn(nothing[:, None].expand(-1, 3, -1, -1), nothing)
 
-    torso = _torso(frame, trouser, random)
-    drawn = _paint_head(drawn, torso, skin, person, random)
-    bare = _legs(torso, side, random) * (gown | trouser)
-    shin = limb((frame.x, -1.2), (frame.x, frame.y), frame.width / 3, side) * shoe
-    drawn = drawn.painted(skin.expand_as(drawn.colours), torch.maximum(bare, shin))
+    drawn = Drawn(torch.zeros_like(garment), nothing)
+    drawn = _paint_head(drawn, torso, skin, kinds.person, random)
+    bare = _legs(torso, side, random) * (kinds.gown | kinds.trouser)
+    shin = limb((frame.x, -1.2), (frame.x, frame.y), frame.width / 3, side)
+    drawn = drawn.painted(flesh, torch.maximum(bare, shin * kinds.shoe))
 
-    lower = place(others(pixels, labels == TROUSER, random), torso.below(), side=side)
-    drawn = drawn.painted(
-        dye(lower, random, uniform(size, random, 0, 0.5)), cover(lower) * top
-    )
-    upper = place(others(pixels, top.flatten(), random), torso.above(), side=side)
-    worn = cover(upper) * trouser
+    lower = place(others(pixels, kinds.trouser, random), torso.below(), side=side)
+    colours = dye(lower, random, uniform(size, random, 0, 0.5))
+    drawn = drawn.painted(colours, cover(lower) * kinds.top)
+    upper = place(others(pixels, kinds.top, random), torso.above(), side=side)
     colours = dye(upper, random, uniform(size, random, 0, 0.7))
-    tucked = chance(size, random, 0.5)
+    worn, tucked = cover(upper) * kinds.trouser, chance(size, random, 0.5)
     drawn = drawn.painted(colours, worn * tucked)
 
-    before, behind = _arms(torso, labels, side, random)
-    sleeved = (
-        chance(size, random, 0.7)
-        & torch.isin(labels, torch.tensor(LONG_SLEEVES))[:, None, None]
+    before, behind = _arms(torso, side, random)
+    cloth = (garment * hidden[:, None]).sum((2, 3)) / hidden.sum((1, 2))[:, None].clamp(
+        1
     )
-    cloth = garment.mean((2, 3), keepdim=True)
-    arm = torch.where(sleeved[:, None], cloth, skin).expand_as(drawn.colours)
-    drawn = drawn.painted(arm, behind * person)
-    drawn = drawn.painted(garment, cover(shades))
+    sleeved = (kinds.sleeved & chance(size, random, SLEEVED_SHARE))[:, None]
+    arm = torch.where(sleeved, cloth[:, :, None, None], skin).expand_as(garment)
+    drawn = drawn.painted(arm, behind * kinds.person)
+    drawn = drawn.painted(garment, hidden)
     drawn = drawn.painted(colours, worn * ~tucked)
-    return drawn.painted(arm, before * person)
+    return drawn.painted(arm, before * kinds.person)
 
 
 class Torso(NamedTuple):
@@ -120,37 +153,20 @@ class Torso(NamedTuple):
         return Frame(self.x, self.shoulders + height * 0.9, self.width * 2, height)
 
 
-def _frame(top: Tensor, trouser: Tensor, gown: Tensor, random: Generator) -> Frame:
+def _frame(kinds: Kinds, random: Generator) -> Frame:
     """Choose where in the picture a garment of each kind is seen."""
-    size = len(top)
-    near, whole = chance(size, random, 0.35), chance(size, random, 0.2)
+    size = len(kinds.top)
+    near, whole = chance(size, random, NEAR_SHARE), chance(size, random, WHOLE_SHARE)
+    anything = torch.ones_like(near)
     first = uniform(size, random, -0.85, -0.6)
     last = uniform(size, random, 0.6, 0.9)
-    for kind, usual, closer, from_afar in (
-        (top, (-0.6, -0.3, 0.3, 0.9), (-1.0, -0.85, 0.4, 1.1), (-0.7, -0.6, -0.2, 0.1)),
-        (
-            trouser,
-            (-0.8, -0.3, 0.6, 1.05),
-            (-0.9, -0.6, 0.9, 1.1),
-            (-0.15, 0.05, 0.6, 0.9),
-        ),
-        (gown, (-0.68, -0.5, 0.1, 0.6), (-0.9, -0.5, 0.6, 1.1), (-0.7, -0.6, 0, 0.4)),
-    ):
-        for seen, (highest, lower, higher, lowest) in (
-            (kind, usual),
-            (kind & near, closer),
-            (kind & whole, from_afar),
-        ):
-            first = torch.where(seen, uniform(size, random, highest, lower), first)
-            last = torch.where(seen, uniform(size, random, higher, lowest), last)
-    height = (last - first) / 2
+    for kind, spans in zip(kinds, (TOP_SPANS, TROUSER_SPANS, GOWN_SPANS), strict=False):
+        for seen, (top, bottom) in zip((anything, near, whole), spans, strict=True):
+            first = torch.where(kind & seen, uniform(size, random, *top), first)
+            last = torch.where(kind & seen, uniform(size, random, *bottom), last)
+    x, height = uniform(size, random, -0.12, 0.12), (last - first) / 2
     width = height * uniform(size, random, 0.85, 1.2)
-    return Frame(
-        uniform(size, random, -0.12, 0.12),
-        (first + last) / 2,
-        width.clamp(max=1),
-        height,
-    )
+    return Frame(x, (first + last) / 2, width.clamp(max=1), height)
 
 
 def _torso(frame: Frame, trouser: Tensor, random: Generator) -> Torso:
@@ -191,11 +207,9 @@ def _paint_head(
     return drawn.painted(flesh, face * person)
 
 
-def _arms(
-    torso: Torso, labels: Tensor, side: int, random: Generator
-) -> tuple[Tensor, Tensor]:
+def _arms(torso: Torso, side: int, random: Generator) -> tuple[Tensor, Tensor]:
     """Draw arms: those before a garment, across it or at the hip, and those behind."""
-    size = len(labels)
+    size = len(torso.x)
     before = behind = torch.zeros(size, side, side)
     top = torso.shoulders + torso.width * 0.25
     long = torso.hips - torso.shoulders
@@ -272,7 +286,7 @@ def cover(garments: Tensor) -> Tensor:
 
 def others(pixels: Tensor, wanted: Tensor, random: Generator) -> Tensor:
     """Draw pictures at random from the wanted ones; blank if there is none."""
-    chosen = wanted.nonzero()[:, 0]
+    chosen = wanted.flatten().nonzero()[:, 0]
     if not len(chosen):
         return torch.zeros_like(pixels)
     picks = torch.randint(len(chosen), (len(pixels),), generator=random)
