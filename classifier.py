@@ -9,6 +9,8 @@ import math
 import os
 from typing import NamedTuple
 
+# a compute thread a worker; read as NumPy is imported
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from numpy.typing import NDArray
 

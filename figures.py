@@ -209,8 +209,9 @@ AUROC is how often a stranger scores higher than a test garment.
 {_photos(metrics.get("photos"))}
 ## Limits
 
-- A garment of nearly the colour of its ground is hardly seen. Several garments in one
-  picture, and garments worn by a person, were not measured.
+- A garment of nearly the colour of its ground is hardly seen. Of garments worn by a
+  person far fewer are read right than of those alone; several in one picture were not
+  measured.
 - Outliers to train on are made up: a stranger that looks like a garment may be taken
   for one.
 - Fashion-MNIST is the stock of one European shop of 2017: what is worn elsewhere, or

@@ -230,6 +230,7 @@ def train(
             )
     network = cast("FashionCNN", (parts.mean if start else parts.average).module.cpu())
     if start:
+        network.round()  # as what it chooses to watch will be seen
         random = Generator().manual_seed(seed)
         pixels = mix(data, scenes, network, 1, random).pixels
         chosen = torch.randperm(len(pixels), generator=random)[:WATCHED]
