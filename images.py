@@ -76,7 +76,8 @@ GROUND, APART = 3, 9  # steps up to which it is ground, and from which it is non
 DEGREE = 3  # of the surface that a ground's light makes
 FITS = 4  # of that surface, each trusting less what lies off the one before
 OFF = 3  # levels off a surface that halve the trust
-STIFF = np.eye(10, dtype=np.float32)  # pixels' worth of each power being none
+POWERS = (DEGREE + 1) * (DEGREE + 2) // 2  # of row and column in such a surface
+STIFF = np.eye(POWERS, dtype=np.float32)  # pixels' worth of each power being none
 LYING = 10, 0.6  # so near lies so great a share of the edges, or it is no such ground
 MIN_SLOPE = 6  # less is no change of light
 # How a person is told from a garment, in shares of height, from the top, and width.

@@ -95,8 +95,8 @@ def dress(pixels: Tensor, labels: Tensor, side: int, random: Generator) -> Drawn
     size = len(pixels)
     kinds = Kinds(
         *(
-            torch.isin(labels, torch.tensor(kind))[:, None, None]
-            for kind in (TOPS, TROUSER, DRESS, SHOES, LONG_SLEEVES)
+            among(labels, kind)
+            for kind in (TOPS, (TROUSER,), (DRESS,), SHOES, LONG_SLEEVES)
         )
     )
     frame = _frame(kinds, random)
@@ -123,15 +123,19 @@ def dress(pixels: Tensor, labels: Tensor, side: int, random: Generator) -> Drawn
     drawn = drawn.painted(colours, worn * tucked)
 
     before, behind = _arms(torso, side, random)
-    cloth = (garment * hidden[:, None]).sum((2, 3)) / hidden.sum((1, 2))[:, None].clamp(
-        1
-    )
+    shown = hidden.sum((1, 2)).clamp(min=1)
+    cloth = (garment * hidden[:, None]).sum((2, 3)) / shown[:, None]
     sleeved = (kinds.sleeved & chance(size, random, SLEEVED_SHARE))[:, None]
     arm = torch.where(sleeved, cloth[:, :, None, None], skin).expand_as(garment)
     drawn = drawn.painted(arm, behind * kinds.person)
     drawn = drawn.painted(garment, hidden)
     drawn = drawn.painted(colours, worn * ~tucked)
     return drawn.painted(arm, before * kinds.person)
+
+
+def among(labels: Tensor, classes: tuple[int, ...]) -> Tensor:
+    """Tell which labels, int64 [N], are of some classes: bool [N, 1, 1]."""
+    return torch.isin(labels, torch.tensor(classes))[:, None, None]
 
 
 class Torso(NamedTuple):

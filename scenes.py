@@ -32,7 +32,7 @@ from drawing import (
 )
 from images import SIDE, WHITE, preprocess
 from outliers import CHUNK, Drawer, heaps, leaves, portion
-from people import BAG, SHOES, Drawn, Frame, cover, dress, dye, place
+from people import BAG, SHOES, Drawn, Frame, among, cover, dress, dye, place
 from photos import on_all_cores
 
 PHOTO_SIDE = 56  # pixels
@@ -107,7 +107,7 @@ def _garments(pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
     size = len(pixels)
     people = dress(pixels, labels, PHOTO_SIDE, random)
     alone = _lay(pixels, labels, random)
-    carried = torch.isin(labels, torch.tensor((*SHOES, BAG)))[:, None, None]
+    carried = among(labels, (*SHOES, BAG))
     shares = torch.where(carried, CARRIED_SHARE, WORN_SHARE)
     worn = uniform(size, random, 0, 1) < shares
     things = Drawn(
@@ -121,7 +121,7 @@ def _garments(pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
 def _lay(pixels: Tensor, labels: Tensor, random: Generator) -> Drawn:
     """Lay garments down, shoes turned farther than others, some of them in pairs."""
     size = len(pixels)
-    shoe = torch.isin(labels, torch.tensor(SHOES))[:, None, None]
+    shoe = among(labels, SHOES)
     x, y = (uniform(size, random, -0.15, 0.15) for _ in "xy")
     width, height = (uniform(size, random, 0.55, 0.95) for _ in "wh")
     tilt = uniform(size, random, -TILT, TILT)
