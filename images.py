@@ -401,8 +401,10 @@ def isolate(colours: Pixels) -> Values:
     what else is worn lie at the edges then, and are ground.
     """
     evened = even_out(colours)
-    steps = steps_from_ground(evened)
-    apart = stretch(evened, steps)
+    usual, spread = edge_colour(evened)
+    steps = steps_from_ground(evened, usual)
+    # where the edges vary, nothing lies too near to them
+    apart = stretch(evened, usual, steps) if spread < MIN_OFFSET else evened
     if apart is evened:
         cover = (np.float32(steps - GROUND) / (APART - GROUND)).clip(0, 1)
     else:  # what is as pale as its ground may pass into it without a step
@@ -417,8 +419,10 @@ def isolate(colours: Pixels) -> Values:
     return levels[trimmed(levels)]
 
 
-def steps_from_ground(colours: Pixels) -> NDArray[np.int16]:
+def steps_from_ground(colours: Pixels, usual: NDArray[np.int16]) -> NDArray[np.int16]:
     """Add up the steps in colour on the smoothest way from the edges: [h, w].
+
+    It begins where they have their `usual` colour.
 
     Light and soft shadows change a ground little by little, a garment ends at once
     (Wei et al., Geodesic Saliency Using Background Priors, 2012). Ways go along rows
@@ -426,7 +430,7 @@ def steps_from_ground(colours: Pixels) -> NDArray[np.int16]:
     """
     height, width, _ = colours.shape
     around = edges(height, width) > 0
-    offset = colours[around] - edge_colour(colours)[0]
+    offset = colours[around] - usual
     steps = np.full((height, width), FAR, np.int16)
     steps[around] = (difference(offset) - USUAL).clip(0)
     levels = colours.astype(np.int16)
@@ -495,16 +499,15 @@ def surfaces(height: int, width: int) -> Values:
     return np.stack(powers).astype(np.float32)
 
 
-def stretch(colours: Pixels, steps: NDArray[np.int16]) -> Pixels:
+def stretch(
+    colours: Pixels, usual: NDArray[np.int16], steps: NDArray[np.int16]
+) -> Pixels:
     """Bring colours apart that lie near a plain ground's: RGB uint8 [h, w, 3] likewise.
 
     White on white, say: each level becomes a colour of its own, at most. Much of what
     differs from the ground has to be as near; that it is `steps` away from it as well
     tells it from the light of all grounds but the plainest.
     """
-    usual, spread = edge_colour(colours)
-    if spread >= MIN_OFFSET:
-        return colours
     offset = colours - usual
     far = difference(offset)
     differs = far >= MIN_OFFSET

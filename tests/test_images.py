@@ -24,6 +24,7 @@ from images import (
     UnsupportedImageError,
     decode,
     decode_plain_png,
+    edge_colour,
     even_out,
     find_garment,
     is_worn,
@@ -242,7 +243,9 @@ def test_a_garment_alone_is_no_person(samples: Samples, hook: int) -> None:
         if hook:
             ImageDraw.Draw(photo).line((180, 30, 180, 90), fill=90, width=hook)
         colours = np.asarray(photo.resize((84, 84)).convert("RGB"))
-        levels = find_garment(stretch(colours, steps_from_ground(colours)))
+        usual, _ = edge_colour(colours)
+        apart = stretch(colours, usual, steps_from_ground(colours, usual))
+        levels = find_garment(apart)
         place = trimmed(levels)
         told.append(is_worn(levels[place], colours[place]))
     assert sum(told) <= 3
@@ -263,9 +266,11 @@ def test_a_studio_is_ground(encode: Encode) -> None:
 def test_only_what_ends_at_once_is_a_step_away() -> None:
     ramp = np.linspace(100, 180, 84)[:, None, None].repeat(84, 1).repeat(3, 2)
     colours = ramp.round().astype(np.uint8)
-    assert steps_from_ground(even_out(colours)).max() <= GROUND
+    evened = even_out(colours)
+    assert steps_from_ground(evened, edge_colour(evened)[0]).max() <= GROUND
     colours[30:50, 30:50] = 200, 40, 40
-    steps = steps_from_ground(even_out(colours))
+    evened = even_out(colours)
+    steps = steps_from_ground(evened, edge_colour(evened)[0])
     assert steps[32:48, 32:48].min() >= APART
     steps[30:50, 30:50] = 0
     assert steps.max() <= GROUND
