@@ -45,12 +45,13 @@ SLACK = 1.01  # by which a level may be above white
 
 # How a garment is found, in levels of 0..255 where nothing else is said.
 WORK_SIDE = 84  # pixels, longest side while looking, so that a photo costs little
-DRAFT_SIDE = 2 * WORK_SIDE  # pixels, a JPEG is decoded at no more than it takes
+DRAFT_SIDE = 100  # pixels, a JPEG is decoded at no fewer, if it has as many
 EDGE_SHARE = 0.05  # of the longest side: how wide the edges that show the ground are
 MIDDLE = 0.55  # of half a side: how wide a bell the middle is that shows the garment
 BIN = 16  # levels of a channel that count as one
 BINS = (WHITE + 1) // BIN  # of each channel
-SPREAD = np.exp(-0.5 * np.subtract.outer(range(BINS), range(BINS)) ** 2) / 2.5  # a bell
+SHADES = np.arange(BINS, dtype=np.float32)
+SPREAD = np.exp(-0.5 * np.subtract.outer(SHADES, SHADES) ** 2) / 2.5  # a bell
 RARE = 1e-5  # of the pixels: a colour so rare tells nothing
 AGREEMENT = 2.0  # log-odds that a pixel's neighbours add at most
 ROUNDS = 3  # of asking the neighbours
@@ -197,8 +198,11 @@ def see(image: Image.Image) -> Pixels:
     return preprocess(image)
 
 
-def decode(data: bytes) -> Image.Image:
-    """Decode the first frame to upright 8-bit "L" or "RGB". Raises `ImageError`."""
+def decode(data: bytes, side: int = DRAFT_SIDE) -> Image.Image:
+    """Decode the first frame to upright 8-bit "L" or "RGB". Raises `ImageError`.
+
+    A JPEG becomes smaller while it is decoded, but for `side` pixels either way.
+    """
     plain = decode_plain_png(data)
     if plain is not None:
         return plain
@@ -212,7 +216,7 @@ def decode(data: bytes) -> Image.Image:
         _refuse_if_large(image)
         _refuse_if_endless(image, data)
         _refuse_if_partial(image)
-        image.draft("RGB", (DRAFT_SIDE, DRAFT_SIDE))  # JPEG: decode at a fraction
+        image.draft("RGB", (side, side))
         image.load()
         return flatten(turn_upright(image))
     except ImageError:
@@ -379,13 +383,10 @@ def preprocess(image: Image.Image) -> Pixels:
     the ground may be of any colours: what is likelier garment than ground is bright,
     the more so the farther its colour is from the ground's, and the ground is black.
     """
-    image = image.convert("RGB")
-    image.thumbnail((WORK_SIDE, WORK_SIDE), Image.Resampling.BOX, reducing_gap=2.0)
-    garment = isolate(np.asarray(image))
-    scale = SIDE / max(garment.shape)
-    height, width = (max(1, round(side * scale)) for side in garment.shape)
-    small = Image.fromarray(garment).resize((width, height), Image.Resampling.BOX)
-    levels = np.asarray(small)
+    small = fit(image, min(WORK_SIDE, max(image.size))).convert("RGB")
+    garment = isolate(np.moveaxis(np.asarray(small), 2, 0).copy())
+    levels = np.asarray(fit(Image.fromarray(garment), SIDE))
+    height, width = levels.shape
     brightest = quantile(levels, BRIGHT_QUANTILE)
     levels = levels * (WHITE / max(brightest, MIN_CONTRAST))
     pixels = np.zeros((SIDE, SIDE), np.uint8)
@@ -394,8 +395,15 @@ def preprocess(image: Image.Image) -> Pixels:
     return pixels
 
 
+def fit(image: Image.Image, side: int) -> Image.Image:
+    """Resize to so long a longest side; a pixel is the mean of what it comes from."""
+    scale = side / max(image.size)
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.BOX, reducing_gap=2.0)
+
+
 def isolate(colours: Pixels) -> Values:
-    """RGB uint8 [h, w, 3] to how brightly a garment shows, trimmed: [h', w'].
+    """RGB uint8 [3, h, w] to how brightly a garment shows, trimmed: [h', w'].
 
     One that a person wears is looked for again, where the person is: skin, hair and
     what else is worn lie at the edges then, and are ground.
@@ -410,12 +418,11 @@ def isolate(colours: Pixels) -> Values:
     else:  # what is as pale as its ground may pass into it without a step
         cover = np.ones(steps.shape, np.float32)
     levels: Values = find_garment(apart) * cover
-    place = trimmed(levels)
-    if not is_worn(levels[place], colours[place]):
-        return levels[place]
-    rows, columns = place
+    rows, columns = trimmed(levels)
+    if not is_worn(levels[rows, columns], colours[:, rows, columns]):
+        return levels[rows, columns]
     rows = slice(rows.start + round(CROWN * (rows.stop - rows.start)), rows.stop)
-    levels = find_garment(apart[rows, columns]) * cover[rows, columns]
+    levels = find_garment(apart[:, rows, columns]) * cover[rows, columns]
     return levels[trimmed(levels)]
 
 
@@ -428,15 +435,15 @@ def steps_from_ground(colours: Pixels, usual: NDArray[np.int16]) -> NDArray[np.i
     (Wei et al., Geodesic Saliency Using Background Priors, 2012). Ways go along rows
     and columns.
     """
-    height, width, _ = colours.shape
-    around = edges(height, width) > 0
-    offset = colours[around] - usual
+    _, height, width = colours.shape
+    around = border(height, width)
+    offset = colours.reshape(3, -1).take(around, 1) - usual[:, None]
     steps = np.full((height, width), FAR, np.int16)
-    steps[around] = (difference(offset) - USUAL).clip(0)
+    steps.ravel()[around] = (difference(offset) - USUAL).clip(0)
     levels = colours.astype(np.int16)
-    across, down = (
+    down, across = (
         (difference(np.diff(levels, axis=axis)) - SMOOTH).clip(0, APART)
-        for axis in (1, 0)
+        for axis in (1, 2)
     )
     # what it takes to come here from the upper, or the left edge; rows come first,
     # since sums along them are slow
@@ -459,17 +466,17 @@ def sweep(steps: NDArray[np.int16], so_far: NDArray[np.int16]) -> NDArray[np.int
 
 
 def even_out(colours: Pixels) -> Pixels:
-    """Take out the light of a ground that changes smoothly: RGB uint8 likewise.
+    """Take out the light of a ground that changes smoothly: RGB uint8 [3, h, w].
 
     A surface is fitted to the edges, again and again, with less weight on what lies
     off it (Cauchy's). If most of them lie on it, it is the ground.
     """
-    height, width, _ = colours.shape
-    powers = surfaces(height, width)
-    around = np.flatnonzero(edges(height, width))
-    known = powers[:, around]
-    usual = edge_colour(colours)[0][:, None].astype(np.float32)
-    seen = colours.reshape(-1, 3)[around].T - usual
+    _, height, width = colours.shape
+    powers, around = surfaces(height, width), border(height, width)
+    known = powers.take(around, 1)
+    planes = colours.reshape(3, -1)
+    usual = edge_colour(colours)[0].astype(np.float32)
+    seen = planes.take(around, 1) - usual[:, None]
     off = np.abs(seen).max(0)
     for _ in range(FITS):
         trusted = known / (1 + np.square(off / OFF))
@@ -481,10 +488,9 @@ def even_out(colours: Pixels) -> Pixels:
     lying = off < near
     if lying.mean() < share or np.ptp(light, axis=1).max() < MIN_SLOPE:
         return colours
-    mean = light[:, lying].mean(1)
-    light = (surface @ powers).T.reshape(colours.shape)
-    evened: Pixels = (colours - light + mean).round().clip(0, WHITE).astype(np.uint8)
-    return evened
+    surface[:, 0] -= light[:, lying].mean(1)  # the first power is level
+    evened = (planes - surface @ powers).round().clip(0, WHITE)
+    return evened.astype(np.uint8).reshape(colours.shape)
 
 
 @lru_cache(256)
@@ -502,17 +508,16 @@ def surfaces(height: int, width: int) -> Values:
 def stretch(
     colours: Pixels, usual: NDArray[np.int16], steps: NDArray[np.int16]
 ) -> Pixels:
-    """Bring colours apart that lie near a plain ground's: RGB uint8 [h, w, 3] likewise.
+    """Bring colours apart that lie near a plain ground's: RGB uint8 [3, h, w] likewise.
 
     White on white, say: each level becomes a colour of its own, at most. Much of what
     differs from the ground has to be as near; that it is `steps` away from it as well
     tells it from the light of all grounds but the plainest.
     """
-    offset = colours - usual
+    offset = colours - usual[:, None, None]
     far = difference(offset)
     differs = far >= MIN_OFFSET
-    around = edges(*far.shape) > 0
-    is_plainest = differs[around].mean() < SPECKS
+    is_plainest = differs.ravel()[border(*far.shape)].mean() < SPECKS
     shown = far[differs if is_plainest else differs & (steps > GROUND)]
     if shown.size < FEWEST:
         return colours
@@ -527,17 +532,20 @@ def stretch(
 
 def edge_colour(colours: Pixels) -> tuple[NDArray[np.int16], float]:
     """Return the usual colour at the edges, int16 [3], and how far half of them are."""
-    around = colours[edges(*colours.shape[:2]) > 0]
-    half = len(around) // 2
-    usual = np.partition(around, half, axis=0)[half].astype(np.int16)
-    return usual, quantile(difference(around - usual), 0.5)
+    around = colours.reshape(3, -1).take(border(*colours.shape[1:]), 1)
+    usual = median(around)
+    return usual, quantile(difference(around - usual[:, None]), 0.5)
+
+
+def median(colours: Pixels) -> NDArray[np.int16]:
+    """Return the upper median of each channel: uint8 [3, n] to int16 [3]."""
+    half = colours.shape[1] // 2
+    return np.partition(colours, half)[:, half].astype(np.int16)
 
 
 def difference(offset: NDArray[np.int16]) -> NDArray[np.int16]:
-    """Return the difference of the channel that differs most: [..., 3] to [...]."""
-    red, green, blue = np.moveaxis(np.abs(offset), -1, 0)
-    # a third of what max(-1) takes
-    most: NDArray[np.int16] = np.maximum(np.maximum(red, green), blue)
+    """Return the difference of the channel that differs most: [3, ...] to [...]."""
+    most: NDArray[np.int16] = np.abs(offset).max(0)
     return most
 
 
@@ -563,21 +571,24 @@ def is_worn(garment: Values, colours: Pixels) -> bool:
         and shown[trunk].any()
     ):
         return False
-    usual = [np.median(colours[part][shown[part]], 0) for part in (head, trunk)]
-    return bool(np.abs(usual[0] - usual[1]).max() > UNLIKE)
+    usual = [
+        median(colours[:, part].reshape(3, -1).compress(shown[part].ravel(), 1))
+        for part in (head, trunk)
+    ]
+    return bool(difference(usual[0] - usual[1]) > UNLIKE)
 
 
 def find_garment(colours: Pixels) -> Values:
-    """RGB uint8 [h, w, 3] to how brightly each pixel shows a garment: [h, w].
+    """RGB uint8 [3, h, w] to how brightly each pixel shows a garment: [h, w].
 
     As bright as it is likely to be garment, and as its colour is far from the mean
     of the ground: by the root, so that colours near the ground's show as well.
     """
     likely = likelihood(colours)
     ground = np.square(1 - likely) * (INNER_GROUND + edges(*likely.shape))
-    offset = colours.reshape(-1, 3).astype(np.float32)
-    offset -= ground.ravel() @ offset / ground.sum()
-    distance = np.sqrt(np.square(offset) @ EVENLY).reshape(likely.shape)
+    offset = colours.reshape(3, -1).astype(np.float32)
+    offset -= (offset @ ground.ravel() / ground.sum())[:, None]
+    distance = np.sqrt(EVENLY @ np.square(offset)).reshape(likely.shape)
     low, high = SURE
     shown = ((likely - low) / (high - low)).clip(0, 1)
     levels: Values = shown * np.sqrt(WHITE * distance)
@@ -590,8 +601,8 @@ def likelihood(colours: Pixels) -> Values:
     By its colour, as common in the middle as at the edges of the picture (Jones and
     Rehg, Statistical Color Models, 2002), and by what its neighbours are.
     """
-    height, width, _ = colours.shape
-    red, green, blue = np.moveaxis((colours // BIN).astype(np.intp), 2, 0)
+    _, height, width = colours.shape
+    red, green, blue = (colours // BIN).astype(np.intp)
     bins = (red * BINS + green) * BINS + blue
     garment, ground = (count(bins, weigh(height, width)) for weigh in (middle, edges))
     odds = np.log((garment + RARE) / (ground + RARE)).astype(np.float32)[bins]
@@ -604,11 +615,11 @@ def likelihood(colours: Pixels) -> Values:
 
 def count(bins: NDArray[np.intp], weights: Values) -> Values:
     """Count colours, each spread a little over those like it: [BINS ** 3]."""
-    counts = np.bincount(bins.ravel(), weights.ravel(), BINS**3) / weights.sum()
+    counts = np.bincount(bins.ravel(), weights.ravel(), BINS**3)
+    shares: Values = (counts / weights.sum()).astype(np.float32)
     for _ in range(3):  # each pass spreads the first channel and puts it last
-        counts = counts.reshape(BINS, -1).T @ SPREAD
-    shares: Values = counts.ravel()
-    return shares
+        shares = shares.reshape(BINS, -1).T @ SPREAD
+    return shares.ravel()
 
 
 @lru_cache(256)
@@ -618,6 +629,12 @@ def edges(height: int, width: int) -> Values:
     marks = np.ones((height, width), np.float32)
     marks[thick:-thick, thick:-thick] = 0
     return marks
+
+
+@lru_cache(256)
+def border(height: int, width: int) -> NDArray[np.intp]:
+    """List where the edges of a picture lie if its rows follow one another."""
+    return np.flatnonzero(edges(height, width))
 
 
 @lru_cache(256)
