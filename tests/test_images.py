@@ -11,9 +11,7 @@ from conftest import Encode, Samples
 from PIL import Image, ImageColor, ImageDraw, ImageOps
 
 from images import (
-    APART,
     GREY,
-    GROUND,
     MAX_SCANS,
     PNG,
     SIDE,
@@ -24,14 +22,7 @@ from images import (
     UnsupportedImageError,
     decode,
     decode_plain_png,
-    edge_colour,
-    even_out,
-    find_garment,
-    is_worn,
-    steps_from_ground,
-    stretch,
     to_pixels,
-    trimmed,
 )
 
 LOSSLESS: dict[str, dict[str, bool]] = {
@@ -232,25 +223,6 @@ def test_what_a_person_wears_is_told_from_the_person(
     assert 0.4 < shape.shape[1] / SIDE < 0.7  # 120 of 220
 
 
-@pytest.mark.parametrize("hook", [0, 8, 12])
-def test_a_garment_alone_is_no_person(samples: Samples, hook: int) -> None:
-    """Enlarged, negated, coloured: product photos."""
-    told = []
-    for pixels in samples.pixels:
-        grey = Image.fromarray(255 - pixels // 2).resize((300, 300))
-        photo = Image.new("L", (360, 400), 255)
-        photo.paste(grey, (30, 70))
-        if hook:
-            ImageDraw.Draw(photo).line((180, 30, 180, 90), fill=90, width=hook)
-        colours = np.stack([np.asarray(photo.resize((84, 84)))] * 3)
-        usual, _ = edge_colour(colours)
-        apart = stretch(colours, usual, steps_from_ground(colours, usual))
-        levels = find_garment(apart)
-        rows, columns = trimmed(levels)
-        told.append(is_worn(levels[rows, columns], colours[:, rows, columns]))
-    assert sum(told) <= 3
-
-
 def test_a_studio_is_ground(encode: Encode) -> None:
     """A grey wall, darker to its corners, and a shadow beside the garment."""
     garment = np.asarray(trouser(ground="white", colour="black").convert("L")) == 0
@@ -261,32 +233,6 @@ def test_a_studio_is_ground(encode: Encode) -> None:
     pixels = to_pixels(encode(Image.fromarray(levels).convert("RGB"), "JPEG"))
     expected = to_pixels(encode(trouser(ground="white", colour="black"))) > 127
     assert ((pixels > 100) == expected).mean() > 0.95
-
-
-def test_only_what_ends_at_once_is_a_step_away() -> None:
-    ramp = np.linspace(100, 180, 84)[None, :, None].repeat(3, 0).repeat(84, 2)
-    colours = ramp.round().astype(np.uint8)
-    evened = even_out(colours)
-    assert steps_from_ground(evened, edge_colour(evened)[0]).max() <= GROUND
-    colours[:, 30:50, 30:50] = [[[200]], [[40]], [[40]]]
-    evened = even_out(colours)
-    steps = steps_from_ground(evened, edge_colour(evened)[0])
-    assert steps[32:48, 32:48].min() >= APART
-    steps[30:50, 30:50] = 0
-    assert steps.max() <= GROUND
-
-
-def test_light_is_taken_out_of_the_ground_alone() -> None:
-    """The thing stays as far from it as it was, and a flat picture as it is."""
-    flat = np.full((3, 84, 84), 180, np.uint8)
-    flat[:, 30:60, 30:60] = [[[40]], [[60]], [[90]]]
-    assert (even_out(flat) == flat).all()
-    light = np.linspace(-30, 30, 84)
-    evened = even_out((flat + light).round().astype(np.uint8))
-    around = evened[:, [0, -1]].astype(int)
-    assert np.ptp(around) <= 4
-    found = evened[:, 45, 45].astype(int) - evened[:, 0, 0]
-    assert np.abs(found - (flat[:, 45, 45] - 180.0)).max() < 8
 
 
 def test_a_soft_shadow_is_ground(encode: Encode) -> None:
