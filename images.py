@@ -340,7 +340,7 @@ def preprocess(image: Image.Image) -> Pixels:
     the more so the farther its colour is from the ground's, and the ground is black.
     """
     side = min(WORK_SIDE, max(image.size))
-    small = fit(image, side, Image.Resampling.BOX).convert("RGB")
+    small = fit(image, side, Image.Resampling.HAMMING).convert("RGB")
     garment = isolate(np.moveaxis(np.asarray(small), 2, 0).copy())
     levels = np.asarray(fit(Image.fromarray(garment), SIDE, Image.Resampling.BOX))
     height, width = levels.shape
