@@ -116,10 +116,12 @@ def measure(
 ) -> Report:
     """Ask the classifier about everything, and count. Raises `ValueError`."""
     classifier = Classifier(loaded)
+    files, folders = find_photos(photos, classifier.classes) if photos else ([], [])
+    given = read_all_unknown(unknown)
     test = read_fashion_mnist(data, is_train=False)
     pixels, labels = test.data.numpy(), test.targets.numpy()
     known = ask(classifier, pixels, "Fashion-MNIST")
-    own, given = made_up(pixels), read_all_unknown(unknown)
+    own = made_up(pixels)
     if own.keys() & given.keys():
         raise ValueError(f"{', '.join(own.keys() & given.keys())}: a name of our own")
     sets = given | own
@@ -140,7 +142,6 @@ def measure(
     }
     seen = None
     if photos:
-        files, folders = find_photos(photos, classifier.classes)
         read, photo_pixels = read_pictures(photos, files)
         seen = [files[index] for index in read], photo_pixels
         answers = ask(classifier, photo_pixels, "photos")
