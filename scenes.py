@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Generator, Tensor
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from drawing import (
     chance,
@@ -37,6 +37,7 @@ from photos import on_all_cores
 
 PHOTO_SIDE = 56  # pixels
 WORN_SHARE, CARRIED_SHARE = 0.6, 0.2  # the latter of shoes and bags
+SHADOW = 4  # pixels, how far a shadow falls aside, and how soft it is
 STUDIO_SHARE = 0.5  # of the grounds, half as many behind other things
 TILT, SHOE_TILT = 0.25, 0.7  # radians, at most
 PAIR_SHARE = 0.3  # of the shoes
@@ -68,8 +69,11 @@ def shoot(things: Drawn, studio: Tensor, random: Generator) -> Tensor:
     pale = pale + 0.02 * torch.randn(size, 3, 1, 1, generator=random)
     ground = torch.where((studio & chance(size, random, 0.7))[..., None], pale, ground)
     dark = uniform(size, random, 0, 0.5) * chance(size, random, 0.5)
-    corner = torch.randint(-4, 5, (2,), generator=random).tolist()
-    shadow = avg_pool2d(things.mask.roll(corner, (1, 2)), 9, stride=1, padding=4) * dark
+    left, top = torch.randint(2 * SHADOW + 1, (2,), generator=random).tolist()
+    framed = pad(things.mask, [2 * SHADOW] * 4)
+    reach = PHOTO_SIDE + 2 * SHADOW
+    aside = framed[:, top : top + reach, left : left + reach]
+    shadow = avg_pool2d(aside, 2 * SHADOW + 1, stride=1) * dark
     lit = ground * (1 - shadow[:, None])
     pictures = torch.lerp(lit, things.colours, things.mask[:, None])
     light = _enlarge(gradients(size, random)) * uniform(size, random, 0, 0.4)
