@@ -58,7 +58,7 @@ FOLDERS = {
 
 
 class Looks(NamedTuple):
-    """One photo, or N of them, as the network may see it."""
+    """One photo, as the network may see it."""
 
     seen: Pixels  # uint8 [28, 28], what the service makes of it
     views: Pixels  # uint8 [V, 28, 28], varied
@@ -124,11 +124,13 @@ def on_all_cores(
     what: str,
     chunk: int = 1,
 ) -> Iterable[Result]:
-    """Do a task for each row of the columns, in order, with a progress bar."""
+    """Do a task for each row of the columns, in order; several show their progress."""
     if len(first) == 1:  # nothing to share out
         yield from map(task, first, *columns)
         return
-    workers = min(os.cpu_count() or 1, MAX_WORKERS)
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    workers = min(cores, MAX_WORKERS)
     # each worker has a core: NumPy's threads would only wait for one another
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
