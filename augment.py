@@ -32,7 +32,7 @@ def flip(pixels: Tensor, random: Generator) -> Tensor:
 
 def shift(pixels: Tensor, random: Generator) -> Tensor:
     """Move each picture by up to `MAX_SHIFT` pixels, black flowing in."""
-    corners = _integers(pixels, 0, 2 * MAX_SHIFT + 1, random, columns=2)
+    corners = _pairs(pixels, 0, 2 * MAX_SHIFT + 1, random)
     line = torch.arange(SIDE)
     rows, columns = (corners[:, :, None] + line).unbind(1)
     pictures = torch.arange(len(pixels))[:, None, None]
@@ -42,8 +42,8 @@ def shift(pixels: Tensor, random: Generator) -> Tensor:
 
 def erase(pixels: Tensor, random: Generator) -> Tensor:
     """Fill a rectangle with noise in a share of them (Zhong, arXiv 1708.04896)."""
-    sides = _integers(pixels, *ERASE_SIDES, random, columns=2)
-    centres = _integers(pixels, 0, SIDE, random, columns=2)
+    sides = _pairs(pixels, *ERASE_SIDES, random)
+    centres = _pairs(pixels, 0, SIDE, random)
     line = torch.arange(SIDE)
     inside = (line - centres[:, :, None]).abs() * 2 < sides[:, :, None]
     rows, columns = inside.unbind(1)
@@ -53,9 +53,6 @@ def erase(pixels: Tensor, random: Generator) -> Tensor:
     return torch.where(hole & chosen, static, pixels)
 
 
-def _integers(
-    pixels: Tensor, low: int, high: int, random: Generator, columns: int
-) -> Tensor:
-    """Draw whole numbers from low to high - 1 for each picture: [N, columns]."""
-    shape = (len(pixels), columns)
-    return torch.randint(low, high, shape, generator=random)
+def _pairs(pixels: Tensor, low: int, high: int, random: Generator) -> Tensor:
+    """Draw two whole numbers from low to high - 1 for each picture: [N, 2]."""
+    return torch.randint(low, high, (len(pixels), 2), generator=random)

@@ -24,12 +24,9 @@ STROKES = 8  # of a drawing, at most
 STROKE_POINTS = 24
 
 
-def uniform(
-    size: int, random: Generator, low: float, high: float, columns: int = 1
-) -> Tensor:
-    """Draw one number a picture (or several): float [size, columns, 1]."""
-    values = torch.rand(size, columns, 1, generator=random)
-    return low + (high - low) * values
+def uniform(size: int, random: Generator, low: float, high: float) -> Tensor:
+    """Draw one number a picture: float [size, 1, 1]."""
+    return low + (high - low) * torch.rand(size, 1, 1, generator=random)
 
 
 def chance(size: int, random: Generator, share: float) -> Tensor:
