@@ -23,7 +23,7 @@ STRANGE_SCENE_SHARE = 0.08  # other things in drawn photos
 OUTLIER_SHARE = 0.14  # other pictures that are none of the classes
 PHOTO_VIEWS = 8  # of each photo, if there are photos; fewer and fewer, at last one
 SCRAP_VIEWS = 1
-SCENE_EPOCHS = 4  # worth of scenes is drawn; a short run draws less
+SCENE_EPOCHS = 3  # worth of scenes is drawn, each garment once; a short run draws less
 CANDIDATES = 2  # for a made-up stranger's place, if a network is to choose among them
 RECORDED = (  # settings that `model.json` tells
     "SCENE_SHARE",
