@@ -173,8 +173,8 @@ def stretch(
     """Bring colours apart that lie near a plain ground's: RGB uint8 [3, h, w].
 
     White on white, say: each level becomes a colour of its own, at most. Much of what
-    differs from the ground has to be as near, or nothing is returned. That it is so many
-    steps away as well tells it from the light of all grounds but the plainest.
+    differs from the ground has to be as near, or nothing is returned. That it lies
+    `steps` away as well tells it from the light of all grounds but the plainest.
     """
     offset = colours - usual[:, None, None]
     far = difference(offset)
