@@ -154,11 +154,8 @@ def see(image: Image.Image) -> Pixels:
     return preprocess(image)
 
 
-def decode(data: bytes, side: int = DRAFT_SIDE) -> Image.Image:
-    """Decode the first frame to upright 8-bit "L" or "RGB". Raises `ImageError`.
-
-    A JPEG is decoded at an eighth, or more, that leaves `side` pixels either way.
-    """
+def decode(data: bytes) -> Image.Image:
+    """Decode the first frame to upright 8-bit "L" or "RGB". Raises `ImageError`."""
     plain = decode_plain_png(data)
     if plain is not None:
         return plain
@@ -172,7 +169,7 @@ def decode(data: bytes, side: int = DRAFT_SIDE) -> Image.Image:
         _refuse_if_large(image)
         _refuse_if_endless(image, data)
         _refuse_if_partial(image)
-        image.draft("RGB", (side, side))
+        image.draft("RGB", (DRAFT_SIDE, DRAFT_SIDE))  # JPEG: decode at a fraction
         image.load()
         return flatten(turn_upright(image))
     except ImageError:

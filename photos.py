@@ -145,10 +145,11 @@ def look(file: Path, seed: int, views: int) -> Looks | None:
     """See one photo in many ways, or None if the file is no picture."""
     data = file.read_bytes()
     try:
-        image, seen = decode(data, VIEW_SIDE), to_pixels(data)
+        image = decode(data)
     except ImageError:
         return None
     lot = np.array(int(hashlib.sha256(data).hexdigest()[:8], 16))
+    seen = see(image)
     image.thumbnail((VIEW_SIDE, VIEW_SIDE), reducing_gap=2.0)
     random = np.random.default_rng(seed)
     varied = [see(image)]
