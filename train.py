@@ -1,7 +1,7 @@
 """Train the network on Fashion-MNIST, and photos if you have some; write `model.bin`.
 
-    python train.py                    all of it, some 40 minutes on 2 cores
-    python train.py --quick            a first try, about 3 minutes
+    python train.py                    all of it, some 50 minutes on 2 cores
+    python train.py --quick            a first try, about 4 minutes
     python train.py --data DIR         a torchvision root that has the data already
     python train.py --photos DIR       photos too: DIR/dress/1.jpg, DIR/shoes/2.jpg
     python train.py --outliers DIR     pictures that are none of the classes, too
