@@ -66,7 +66,7 @@ def test_skin_is_no_garment(pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> 
     level, inside = colours.mean(1), mask > 0.9
     for shown in (level < 0.1, level > 0.9):
         share = (shown & inside).sum((1, 2)) / inside.sum((1, 2))
-        assert (share > 0.1).float().mean() > 0.8
+        assert (share > 0.1).float().mean() > 0.6
 
 
 def test_place_puts_a_picture_where_it_is_told() -> None:
