@@ -24,7 +24,7 @@ def probabilities(predictions: list[Prediction]) -> NDArray[np.float64]:
 def test_most_samples_are_right(classifier: Classifier, samples: Samples) -> None:
     predictions = classifier.classify(samples.pixels)
     right = np.array([p.class_id for p in predictions]) == samples.labels
-    assert right.mean() >= 0.88  # 94.7 %, less three standard errors
+    assert right.mean() >= 0.9
 
 
 def test_probabilities_are_a_distribution(
@@ -56,8 +56,7 @@ def test_pytorch_agrees(classifier: Classifier, samples: Samples) -> None:
     apart = abs(probabilities(served) - expected.numpy()).max(1)
     assert np.median(apart) < 1e-3
     assert apart.max() < 0.1
-    named = np.array([p.class_id for p in served])
-    assert (named != expected.argmax(1).numpy()).sum() <= 1  # one in 500, of many
+    assert [p.class_id for p in served] == expected.argmax(1).tolist()
     ours = np.array([p.unknown_score for p in served])
     assert abs(ours - scores.numpy()).mean() < 0.1
     assert torch.allclose(activation.mean((2, 3)).softmax(1), expected, atol=1e-6)
