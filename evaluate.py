@@ -120,10 +120,10 @@ def measure(
     given = read_all_unknown(unknown)
     test = read_fashion_mnist(data, is_train=False)
     pixels, labels = test.data.numpy(), test.targets.numpy()
-    known = ask(classifier, pixels, "Fashion-MNIST")
     own = made_up(pixels)
     if own.keys() & given.keys():
         raise ValueError(f"{', '.join(own.keys() & given.keys())}: a name of our own")
+    known = ask(classifier, pixels, "Fashion-MNIST")
     sets = given | own
     strangers = {name: ask(classifier, sets[name], name) for name in sets}
     learnt = learnt_by(loaded.facts["data"])
