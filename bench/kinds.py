@@ -24,6 +24,7 @@ PNGS, PHOTOS = 1000, 100  # different ones; photos are large, and all held in me
 PHOTO_SIZE = (900, 1200)
 MARGIN = 80  # pixels, of which each photo shows another part
 BATCHES, BATCH = 100, 32
+CLEAR = 0.6  # below it eager PyTorch, which rounds a sum otherwise, may differ
 LEVELS, BUSY = (1, 8, 32), 8  # connections
 FORM, JSON = "multipart/form-data; boundary=picture", "application/json"
 V2_PATH = "/v2/models/fashion/infer"
@@ -81,11 +82,11 @@ def make_kinds() -> dict[str, Kind]:
 
 
 def known(classifier: Classifier, candidates: Iterable[bytes]) -> Iterator[Picture]:
-    """Choose the pictures that get a class."""
+    """Choose the pictures that get a class, and not by a hair."""
     for data in candidates:
         pixels = to_pixels(data)
         [found] = classifier.classify(pixels[None])
-        if not found.is_unknown:
+        if not found.is_unknown and found.probability > CLEAR:
             yield Picture(data, pixels, found.class_id)
 
 
