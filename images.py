@@ -150,7 +150,7 @@ def to_pixels(data: bytes) -> Pixels:
 def see(image: Image.Image) -> Pixels:
     """Turn an "L" or "RGB" picture into what `to_pixels` makes of it."""
     if image.size == (SIDE, SIDE) and is_grey(image):
-        return np.asarray(image.convert("L"))
+        return np.asarray(image if image.mode == "L" else image.convert("L"))
     return preprocess(image)
 
 

@@ -7,7 +7,6 @@ One JSON line a request on standard output; `/metrics` for Prometheus; with
 their SHA-256 and size, never by their pixels.
 """
 
-import json
 import os
 import struct
 import sys
@@ -30,6 +29,7 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
+from pydantic_core import to_json
 
 Json = dict[str, Any]
 
@@ -79,13 +79,14 @@ class Record(RotatingFileHandler):
 
     def write(self, fields: Json) -> None:
         """Add a line: the time, then `fields`."""
-        self.handle(makeLogRecord({"msg": json.dumps({"time": now(), **fields})}))
+        line = to_json({"time": now(), **fields}).decode()
+        self.handle(makeLogRecord({"msg": line}))
 
 
 def write_line(level: int, fields: Json) -> None:
     """Write one line to standard output: the time, the level, then `fields`."""
     head = {"time": now(), "level": getLevelName(level).lower()}
-    sys.stdout.write(f"{json.dumps(head | fields)}\n")
+    sys.stdout.buffer.write(to_json(head | fields) + b"\n")
     sys.stdout.flush()
 
 

@@ -25,7 +25,7 @@ from werkzeug.http import http_date
 import observe
 import protocols
 import settings
-from answers import Outcome, answer, document_of, to_json
+from answers import Outcome, answer, document_of, written
 from images import ImageError
 from line import FULL, OverloadedError
 from openapi import PROBLEM
@@ -162,7 +162,7 @@ def say_predictions(outcomes: list[Outcome]) -> tuple[int, bytes]:
     """Answer as `predict.predict` does."""
     answers = [answer(outcome) for outcome in outcomes]
     document = document_of(answers, model(), is_batch=len(answers) > 1)
-    return document.get("status", HTTPStatus.OK), to_json(document).encode()
+    return document.get("status", HTTPStatus.OK), written(document)
 
 
 def say_tensors(
