@@ -10,7 +10,6 @@ import base64
 import binascii
 import io
 import re
-from contextlib import suppress
 from typing import Annotated, Any
 
 import numpy as np
@@ -191,14 +190,13 @@ def from_base64(text: object) -> Picture:
         return ImageError(f"the picture is not base64: {why}")
 
 
-def to_array(values: list[Any]) -> NDArray[Any]:
-    """Hold lists as an array: of bytes if they are that, else of objects.
+def to_array(values: list[Any] | bytes) -> NDArray[Any]:
+    """Hold levels as an array of uint8, lists as one of objects.
 
     Uneven rows stay lists inside of it.
     """
-    if set(map(type, values)) == {int}:
-        with suppress(ValueError):  # beyond 0..255
-            return np.frombuffer(bytes(values), np.uint8)
+    if isinstance(values, bytes):
+        return np.frombuffer(values, np.uint8)
     return np.array(values, dtype=object)  # other types copy strings at length
 
 

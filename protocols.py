@@ -126,7 +126,9 @@ def model_metadata(name: str, version: str | None = None) -> Response:
         TensorMetadata(name="image", datatype="BYTES", shape=[-1]),
     ]
     outputs = [
-        TensorMetadata(name=output, datatype=datatype, shape=output_shape(output, -1))
+        TensorMetadata(
+            name=output, datatype=datatype, shape=shape_of(output, -1, model)
+        )
         for output, (datatype, _) in OUTPUTS.items()
     ]
     return respond(
@@ -151,11 +153,12 @@ def model_ready(name: str, version: str | None = None) -> Response:
 @v2.post("/models/<name>/versions/<version>/infer")
 def infer(name: str, version: str | None = None) -> Response:
     """Classify the pictures of one input tensor; answer with the outputs asked for."""
-    find_model(name, version)
+    model = find_model(name, version)
     head, binary = split_body(receive())
     message = parse(InferenceRequest, head)
     wanted = wanted_outputs(message)
-    answer, data = say(message, wanted, classify(read_input(message, binary)))
+    predictions = classify(read_input(message, binary))
+    answer, data = say(message, wanted, predictions, model)
     return respond(answer, binary=data)
 
 
@@ -163,10 +166,10 @@ def say(
     message: InferenceRequest,
     wanted: dict[OutputName, bool],
     predictions: list[Prediction],
+    model: Classifier,
 ) -> tuple[InferenceResponse, bytes]:
     """Make the answer to a request, and the binary data that follows it."""
-    model = served_model()
-    written = [write_output(*output, predictions) for output in wanted.items()]
+    written = [write_output(*output, predictions, model) for output in wanted.items()]
     answer = InferenceResponse(
         model_name=model.name,
         model_version=model.version,
@@ -189,9 +192,11 @@ def read_plain(body: bytes) -> PlainRequest | None:
     return PlainRequest(message, wanted, pictures)
 
 
-def say_plainly(asked: PlainRequest, outcomes: list[Outcome]) -> bytes:
+def say_plainly(
+    asked: PlainRequest, outcomes: list[Outcome], model: Classifier
+) -> bytes:
     """Write the answer to such a request."""
-    answer, _ = say(asked.message, asked.wanted, predictions_of(outcomes))
+    answer, _ = say(asked.message, asked.wanted, predictions_of(outcomes), model)
     return to_text(answer) + b"\n"
 
 
@@ -405,12 +410,15 @@ def predictions_of(outcomes: list[Outcome]) -> list[Prediction]:
 
 
 def write_output(
-    name: OutputName, is_binary: bool, predictions: list[Prediction]
+    name: OutputName,
+    is_binary: bool,
+    predictions: list[Prediction],
+    model: Classifier,
 ) -> tuple[OutputTensor, bytes]:
     """Make an output tensor, and its binary data if that is asked for."""
     datatype, values_of = OUTPUTS[name]
     data = [value for one in predictions for value in values_of(one)]
-    shape = output_shape(name, len(predictions))
+    shape = shape_of(name, len(predictions), model)
     tensor = OutputTensor(name=name, datatype=datatype, shape=shape)
     if not is_binary:
         tensor.data = data
@@ -420,11 +428,9 @@ def write_output(
     return tensor, binary
 
 
-def output_shape(name: OutputName, count: int) -> list[int]:
+def shape_of(output: OutputName, count: int, model: Classifier) -> list[int]:
     """Tell the shape of an output: a row a picture, wide for probabilities only."""
-    if name == "probabilities":
-        return [count, len(served_model().classes)]
-    return [count]
+    return [count, len(model.classes)] if output == "probabilities" else [count]
 
 
 def to_binary(datatype: str, data: list[Any]) -> bytes:

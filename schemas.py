@@ -5,7 +5,7 @@
 
 They check what comes in, shape what goes out, and `openapi.py` describes them. Lists
 fail at the first fault: a hostile one could have a million. The contents of tensors
-stay plain lists, checked with NumPy: an object a number would be slow.
+stay plain lists, checked with NumPy, or become bytes: an object a number would be slow.
 
 After RFC 9457 (problems), github.com/kserve/open-inference-protocol
 (specification/protocol/inference_rest.md), Triton's binary tensor data extension
@@ -15,12 +15,14 @@ prediction.proto of github.com/SeldonIO/seldon-core.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 LONGEST = 2**64 - 1  # of a dimension: the specification's unsigned 64 bits
 
 Dimension = Annotated[int, Field(ge=0, le=LONGEST)]
 Shape = list[Dimension]
+# flat whole numbers from 0 to 255: to tell them from others takes Python 15 us each
+Levels = Annotated[list[int], Field(fail_fast=True), AfterValidator(bytes)]
 OutputName = Literal[
     "probabilities", "class_id", "label", "is_unknown", "unknown_score"
 ]
@@ -229,8 +231,9 @@ class PixelsInput(InputTensor):
         description="[N, 28, 28], [N, 784] or [N, 1, 28, 28], N up to 256.",
         examples=[[1, 28, 28]],
     )
-    data: list[Any] | None = Field(
+    data: Levels | list[Any] | None = Field(
         default=None,
+        union_mode="left_to_right",
         description="The numbers, flat or nested like the shape.",
         examples=[[[[0] * 28] * 28]],
     )
@@ -440,7 +443,11 @@ class SeldonTensor(Message):
         description="Their shape.",
         examples=[[1, 784]],
     )
-    values: list[Any] = Field(description="The numbers.", examples=[[0.0] * 784])
+    values: Levels | list[Any] = Field(
+        union_mode="left_to_right",
+        description="The numbers.",
+        examples=[[0.0] * 784],
+    )
 
 
 class SeldonData(Message):

@@ -169,8 +169,7 @@ def say_tensors(
     asked: protocols.PlainRequest, outcomes: list[Outcome]
 ) -> tuple[int, bytes]:
     """Answer as `protocols.infer` does."""
-    with app.app_context():
-        return HTTPStatus.OK, protocols.say_plainly(asked, outcomes)
+    return HTTPStatus.OK, protocols.say_plainly(asked, outcomes, classifier)
 
 
 def write(question: Question, outcomes: list[Outcome]) -> Answer:

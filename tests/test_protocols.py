@@ -224,6 +224,7 @@ BAD_INPUTS = [
     ([changed(data=[[0] * 784, 0])], 400, "said to be"),
     ([changed(shape=[1, 28, 28], data=[[[0] * 28] * 27 + [[0]]])], 400, "said to be"),
     ([filled(True)], 400, "0 to 255"),
+    ([changed(data=[True] + [0] * 783)], 400, "0 to 255"),
     ([filled("1")], 400, "0 to 255"),
     ([filled(None)], 400, "0 to 255"),
     ([filled(float("nan"))], 400, "0 to 255"),
