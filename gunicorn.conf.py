@@ -8,7 +8,6 @@ never preloaded: its workers build their networks after the fork.
 
 import atexit
 import ctypes
-import math
 import multiprocessing
 import os
 import shutil
@@ -25,38 +24,13 @@ import artifact
 import settings
 import store
 from classifier import Classifier
+from cores import usable_cores
 from worker import Worker
 
-CGROUP = Path("/sys/fs/cgroup")
 SPARE_SECONDS = 15  # to try a model out, when it has come
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 METRICS = "PROMETHEUS_MULTIPROC_DIR"  # where workers count together
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
-
-
-def usable_cores() -> int:
-    """Count the cores that this process may use, by its affinity and its cgroup."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, int(min(cores, quota(CGROUP))))
-
-
-def quota(cgroup: Path) -> float:
-    """Return the cores that a cgroup allows, for instance 1.5; infinity if it has none.
-
-    Version 2 keeps both numbers in one file, version 1 in two (kernel documentation,
-    admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst).
-    """
-    both = cgroup / "cpu.max"
-    apart = [cgroup / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")]
-    for files in ([both], apart):
-        try:
-            limit, period = " ".join(file.read_text() for file in files).split()
-        except (OSError, ValueError):
-            continue
-        if limit.isdecimal():  # not "max", not -1
-            return int(limit) / int(period)
-    return math.inf
 
 
 worker_class = Worker

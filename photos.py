@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from tqdm import tqdm
 
+from cores import usable_cores
 from images import SIDE, ImageError, Pixels, decode, preprocess, see, to_pixels
 
 SCRAPS = 4  # pieces of each photo too small to show a garment
@@ -128,9 +129,7 @@ def on_all_cores(
     if len(first) == 1:  # nothing to share out
         yield from map(task, first, *columns)
         return
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    workers = min(cores, MAX_WORKERS)
+    workers = min(usable_cores(), MAX_WORKERS)
     # each worker has a core: NumPy's threads would only wait for one another
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:

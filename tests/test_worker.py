@@ -4,7 +4,6 @@ import io
 import json
 import math
 import os
-import runpy
 import select
 import signal
 import socket
@@ -377,30 +376,6 @@ def test_a_jpeg_of_endless_scans_is_refused(server: Server, encode: Encode) -> N
     bomb = data[:-2] + 300 * scan + data[-2:]
     answer = requests.post(f"{server.url}/predict", data=bomb, timeout=5)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu.max": "max 100000\n"}, math.inf),
-        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
-        (
-            {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"},
-            math.inf,
-        ),
-        ({}, math.inf),
-    ],
-)
-def test_cores_are_what_the_cgroup_allows(
-    tmp_path: Path, files: dict[str, str], cores: float
-) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
-    assert settings["quota"](tmp_path) == cores
-    assert settings["usable_cores"]() >= 1
 
 
 def test_a_request_is_answered_when_it_is_complete(single: Server, boot: bytes) -> None:
