@@ -1,6 +1,6 @@
 """Garments of Fashion-MNIST on people, drawn in colour, as shops photograph them.
 
-    >>> seen = dress(pixels, labels, side=56, random=random)
+    >>> seen = dress(pixels, labels, random)
     >>> seen.colours.shape, seen.mask.shape
     (torch.Size([100, 3, 56, 56]), torch.Size([100, 56, 56]))
 
@@ -18,6 +18,7 @@ from torch.nn.functional import affine_grid, grid_sample, max_pool2d
 from drawing import chance, uniform
 from images import WHITE
 
+PHOTO_SIDE = 56  # pixels, of all drawn photos
 TOPS = 0, 2, 4, 6  # T-shirt, pullover, coat, shirt
 LONG_SLEEVES = 2, 4, 6
 TROUSER, DRESS = 1, 3
@@ -61,8 +62,8 @@ class Frame(NamedTuple):
 class Drawn(NamedTuple):
     """Things in colour, and where they are: 1 inside and 0 outside."""
 
-    colours: Tensor  # float [N, 3, side, side]
-    mask: Tensor  # float [N, side, side]
+    colours: Tensor  # float [N, 3, h, w]
+    mask: Tensor  # float [N, h, w]
 
     def painted(self, colours: Tensor, mask: Tensor) -> "Drawn":
         """Lay something over it."""
@@ -87,50 +88,51 @@ class Kinds(NamedTuple):
         return self.top | self.trouser | self.gown
 
 
-def dress(pixels: Tensor, labels: Tensor, side: int, random: Generator) -> Drawn:
+def dress(pixels: Tensor, labels: Tensor, random: Generator) -> Drawn:
     """Draw uint8 [N, 28, 28] on people; bags, int64 label 8, are carried by nobody.
 
     The garment that is asked for is the one in the middle.
     """
     size = len(pixels)
-    kinds = Kinds(
-        *(
-            among(labels, kind)
-            for kind in (TOPS, (TROUSER,), (DRESS,), SHOES, LONG_SLEEVES)
-        )
-    )
+    classes = TOPS, (TROUSER,), (DRESS,), SHOES, LONG_SLEEVES
+    kinds = Kinds(*(among(labels, kind) for kind in classes))
     frame = _frame(kinds, random)
     torso = _torso(frame, kinds.trouser, random)
-    shades = place(pixels, frame, side=side)
+    shades = place(pixels, frame)
     hidden = cover(shades)
     garment = dye(shades, random, uniform(size, random, 0, 1))
     skin = tint(DARK_SKIN, PALE_SKIN, size, random)
     flesh = skin.expand_as(garment)
-    nothing = torch.zeros(size, side, side)
+    nothing = torch.zeros_like(hidden)
 
     drawn = Drawn(torch.zeros_like(garment), nothing)
     drawn = _paint_head(drawn, torso, skin, kinds.person, random)
-    bare = _legs(torso, side, random) * (kinds.gown | kinds.trouser)
-    shin = limb((frame.x, -1.2), (frame.x, frame.y), frame.width / 3, side)
+    bare = _legs(torso, random) * (kinds.gown | kinds.trouser)
+    shin = limb((frame.x, -1.2), (frame.x, frame.y), frame.width / 3)
     drawn = drawn.painted(flesh, torch.maximum(bare, shin * kinds.shoe))
 
-    lower = place(others(pixels, kinds.trouser, random), torso.below(), side=side)
+    lower = place(others(pixels, kinds.trouser, random), torso.below())
     colours = dye(lower, random, uniform(size, random, 0, 0.5))
     drawn = drawn.painted(colours, cover(lower) * kinds.top)
-    upper = place(others(pixels, kinds.top, random), torso.above(), side=side)
+    upper = place(others(pixels, kinds.top, random), torso.above())
     colours = dye(upper, random, uniform(size, random, 0, 0.7))
     worn, tucked = cover(upper) * kinds.trouser, chance(size, random, 0.5)
     drawn = drawn.painted(colours, worn * tucked)
 
-    before, behind = _arms(torso, side, random)
-    shown = hidden.sum((1, 2)).clamp(min=1)
-    cloth = (garment * hidden[:, None]).sum((2, 3)) / shown[:, None]
+    before, behind = _arms(torso, random)
     sleeved = (kinds.sleeved & chance(size, random, SLEEVED_SHARE))[:, None]
-    arm = torch.where(sleeved, cloth[:, :, None, None], skin).expand_as(garment)
+    arm = torch.where(sleeved, _cloth(garment, hidden), skin).expand_as(garment)
     drawn = drawn.painted(arm, behind * kinds.person)
     drawn = drawn.painted(garment, hidden)
     drawn = drawn.painted(colours, worn * ~tucked)
     return drawn.painted(arm, before * kinds.person)
+
+
+def _cloth(garment: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean colour of a garment: [N, 3, 1, 1]."""
+    shown = mask.sum((1, 2)).clamp(min=1)
+    cloth = (garment * mask[:, None]).sum((2, 3)) / shown[:, None]
+    return cloth[:, :, None, None]
 
 
 def among(labels: Tensor, classes: tuple[int, ...]) -> Tensor:
@@ -190,7 +192,7 @@ def _paint_head(
     drawn: Drawn, torso: Torso, skin: Tensor, person: Tensor, random: Generator
 ) -> Drawn:
     """Draw a neck, a face and hair, from the front or the back, above a trunk."""
-    size, side = len(skin), drawn.mask.shape[-1]
+    size = len(skin)
     x, width = torso.x + torso.width * uniform(size, random, -0.15, 0.15), torso.width
     wide = width * uniform(size, random, 0.33, 0.45)
     tall = wide * uniform(size, random, 1.1, 1.4)
@@ -198,12 +200,12 @@ def _paint_head(
     hair = tint(DARK_HAIR, PALE_HAIR, size, random).expand_as(drawn.colours)
     long = uniform(size, random, 0, 1) ** 2 * width * 1.6
     hung = wide * uniform(size, random, 1.15, 1.5)
-    fall = limb((x, y - tall * 0.1), (x, y + long), hung, side)
+    fall = limb((x, y - tall * 0.1), (x, y + long), hung)
     collar = torso.shoulders + width * 0.2
-    neck = limb((x, y), (torso.x, collar), wide * 0.6, side)
+    neck = limb((x, y), (torso.x, collar), wide * 0.6)
     left, right = torso.x - width * 0.7, torso.x + width * 0.7
-    bare = limb((left, collar), (right, collar), width * 0.2, side)
-    face = limb((x, y - tall * 0.2), (x, y + tall * 0.3), wide * 0.85, side)
+    bare = limb((left, collar), (right, collar), width * 0.2)
+    face = limb((x, y - tall * 0.2), (x, y + tall * 0.3), wide * 0.85)
     face = face * ~chance(size, random, BACK_SHARE)
     flesh = skin.expand_as(drawn.colours)
     drawn = drawn.painted(flesh, torch.maximum(neck, bare) * person)
@@ -211,10 +213,10 @@ def _paint_head(
     return drawn.painted(flesh, face * person)
 
 
-def _arms(torso: Torso, side: int, random: Generator) -> tuple[Tensor, Tensor]:
+def _arms(torso: Torso, random: Generator) -> tuple[Tensor, Tensor]:
     """Draw arms: those before a garment, across it or at the hip, and those behind."""
     size = len(torso.x)
-    before = behind = torch.zeros(size, side, side)
+    before = behind = torch.zeros(size, PHOTO_SIDE, PHOTO_SIDE)
     top = torso.shoulders + torso.width * 0.25
     long = torso.hips - torso.shoulders
     thick = torso.width * uniform(size, random, 0.16, 0.24)
@@ -233,49 +235,47 @@ def _arms(torso: Torso, side: int, random: Generator) -> tuple[Tensor, Tensor]:
         end = top + long * uniform(size, random, 0.95, 1.2)
         end = torch.where(posed, torso.hips - long * 0.1, end)
         end = torch.where(crossed, middle - long * 0.05, end)
-        upper = limb((shoulder, top), (elbow, middle), thick, side)
-        fore = limb((elbow, middle), (hand, end), thick * 0.85, side)
+        upper = limb((shoulder, top), (elbow, middle), thick)
+        fore = limb((elbow, middle), (hand, end), thick * 0.85)
         behind = torch.maximum(behind, upper)
         behind = torch.maximum(behind, fore * ~crossed)
         before = torch.maximum(before, fore * crossed)
     return before, behind
 
 
-def _legs(torso: Torso, side: int, random: Generator) -> Tensor:
+def _legs(torso: Torso, random: Generator) -> Tensor:
     """Draw two legs and feet below a trunk."""
     size = len(torso.x)
     apart = torso.width * uniform(size, random, 0.25, 0.5)
     thick = torso.width * uniform(size, random, 0.2, 0.3)
     feet = (torso.hips + torso.width * uniform(size, random, 4, 5)).clamp(max=1.3)
     left, right = (
-        limb((at, torso.hips), (at, feet), thick, side)
+        limb((at, torso.hips), (at, feet), thick)
         for at in (torso.x - apart, torso.x + apart)
     )
     return torch.maximum(left, right)
 
 
-def limb(first: Point, last: Point, thick: Tensor, side: int) -> Tensor:
-    """Draw a line with round ends, 1 inside and 0 outside: float [N, side, side]."""
+def limb(first: Point, last: Point, thick: Tensor) -> Tensor:
+    """Draw a line with round ends, 1 inside and 0 outside: float [N, h, w]."""
     (x0, y0), (x1, y1) = first, last
-    line = torch.linspace(-1, 1, side)
+    line = torch.linspace(-1, 1, PHOTO_SIDE)
     right, down = line[None, :] - x0, line[:, None] - y0
     across, fall = x1 - x0, y1 - y0
     length = (across.square() + fall * fall).clamp(min=1e-6)
     along = ((right * across + down * fall) / length).clamp(0, 1)
     gap = (right - along * across).square() + (down - along * fall).square()
-    return ((thick - gap.sqrt()) * side / 2 + 0.5).clamp(0, 1)
+    return ((thick - gap.sqrt()) * PHOTO_SIDE / 2 + 0.5).clamp(0, 1)
 
 
-def place(
-    pixels: Tensor, frame: Frame, tilt: Tensor | None = None, *, side: int
-) -> Tensor:
-    """Draw uint8 pictures in their frames, tilted by radians: float [N, side, side]."""
+def place(pixels: Tensor, frame: Frame, tilt: Tensor | None = None) -> Tensor:
+    """Draw uint8 pictures in their frames, tilted by radians: float [N, h, w]."""
     x, y, width, height = frame
     tilt = torch.zeros_like(x) if tilt is None else tilt
     cos, sin = tilt.cos(), tilt.sin()
     across = torch.cat([cos, sin, -(cos * x + sin * y)], 2) / width
     down = torch.cat([-sin, cos, sin * x - cos * y], 2) / height
-    size = [len(pixels), 1, side, side]
+    size = [len(pixels), 1, PHOTO_SIDE, PHOTO_SIDE]
     grid = affine_grid(torch.cat([across, down], 1), size, align_corners=False)
     pictures = pixels[:, None].float() / WHITE
     return grid_sample(pictures, grid, align_corners=False)[:, 0]

@@ -32,10 +32,9 @@ from drawing import (
 )
 from images import SIDE, WHITE, preprocess
 from outliers import CHUNK, Drawer, heaps, leaves, portion
-from people import BAG, SHOES, Drawn, Frame, among, cover, dress, dye, place
+from people import BAG, PHOTO_SIDE, SHOES, Drawn, Frame, among, cover, dress, dye, place
 from photos import on_all_cores
 
-PHOTO_SIDE = 56  # pixels
 WORN_SHARE, CARRIED_SHARE = 0.6, 0.2  # the latter of shoes and bags
 SHADOW = 4  # pixels, how far a shadow falls aside, and how soft it is
 STUDIO_SHARE = 0.5  # of the grounds, half as many behind other things
@@ -109,7 +108,7 @@ def see_strangers(count: int, random: Generator) -> Tensor:
 def _garments(pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
     random = _begin(seed)
     size = len(pixels)
-    people = dress(pixels, labels, PHOTO_SIDE, random)
+    people = dress(pixels, labels, random)
     alone = _lay(pixels, labels, random)
     carried = among(labels, (*SHOES, BAG))
     shares = torch.where(carried, CARRIED_SHARE, WORN_SHARE)
@@ -131,11 +130,11 @@ def _lay(pixels: Tensor, labels: Tensor, random: Generator) -> Drawn:
     tilt = uniform(size, random, -TILT, TILT)
     turned = shoe & chance(size, random, 0.5)
     tilt = torch.where(turned, tilt * SHOE_TILT / TILT, tilt)
-    shades = place(pixels, Frame(x, y, width, height), tilt, side=PHOTO_SIDE)
+    shades = place(pixels, Frame(x, y, width, height), tilt)
     right, down = (uniform(size, random, -0.5, 0.5) for _ in "xy")
     second = Frame(x + right, y + down, width, height)
     other = tilt + uniform(size, random, -SHOE_TILT, SHOE_TILT)
-    behind = place(pixels, second, other, side=PHOTO_SIDE)
+    behind = place(pixels, second, other)
     paired = shoe & chance(size, random, PAIR_SHARE)
     hidden = cover(shades).round().bool()
     shades = torch.where(paired & ~hidden, behind, shades)

@@ -6,8 +6,8 @@ from conftest import Samples
 from torch import Generator, Tensor
 
 import people
+from people import PHOTO_SIDE
 
-SIDE = 56
 SHIRT, TROUSER, GOWN, BAG = 0, 1, 3, 8
 
 
@@ -18,13 +18,13 @@ def pixels(samples: Samples) -> Tensor:
 
 def dress(pixels: Tensor, label: int, seed: int = 1) -> people.Drawn:
     labels = torch.full((len(pixels),), label)
-    return people.dress(pixels, labels, SIDE, Generator().manual_seed(seed))
+    return people.dress(pixels, labels, Generator().manual_seed(seed))
 
 
 def test_the_seed_decides(pixels: Tensor) -> None:
     first, again, other = (dress(pixels, SHIRT, seed) for seed in (1, 1, 2))
-    assert first.colours.shape == (len(pixels), 3, SIDE, SIDE)
-    assert first.mask.shape == (len(pixels), SIDE, SIDE)
+    assert first.colours.shape == (len(pixels), 3, PHOTO_SIDE, PHOTO_SIDE)
+    assert first.mask.shape == (len(pixels), PHOTO_SIDE, PHOTO_SIDE)
     assert (first.colours == again.colours).all()
     assert (first.colours != other.colours).any()
 
@@ -46,7 +46,9 @@ def test_most_people_have_heads(pixels: Tensor, label: int) -> None:
 def test_nobody_wears_a_bag(pixels: Tensor, samples: Samples) -> None:
     bags = pixels[torch.from_numpy(samples.labels) == BAG]
     drawn = dress(bags, BAG)
-    wide = torch.nn.functional.interpolate(bags[:, None].float(), [SIDE, SIDE])[:, 0]
+    wide = torch.nn.functional.interpolate(
+        bags[:, None].float(), [PHOTO_SIDE, PHOTO_SIDE]
+    )[:, 0]
     pair = torch.stack([wide.mean(0).flatten(), drawn.mask.mean(0).flatten()])
     assert torch.corrcoef(pair)[0, 1] > 0.6
 
@@ -55,7 +57,7 @@ def test_skin_is_no_garment(pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> 
     """Of most people in black clothes both these and their pale skin are seen."""
 
     def black(shades: Tensor, *_: object) -> Tensor:
-        return torch.zeros(len(shades), 3, SIDE, SIDE)
+        return torch.zeros(len(shades), 3, PHOTO_SIDE, PHOTO_SIDE)
 
     def pale(*_: object) -> Tensor:
         return torch.ones(len(pixels), 3, 1, 1)
