@@ -35,17 +35,18 @@ COME = memoryview(bytearray(PIECE))  # what the main thread has just received
 PIECES = 4  # that it takes at a time
 
 # the head of a request that is easily told from all others, and what makes it less easy
+# (a field is found by the end of the line before it: three times as fast as by ^)
 PLAIN = re.compile(
-    rb"(GET|POST) (/[!-~]*) HTTP/1\.1\r\n((?:[!#$%&'*+.^_`|~\w-]+:[ -~]*\r\n)+)\r\n"
+    rb"(GET|POST) (/[!-~]*) HTTP/1\.1\r(\n(?:[!#$%&'*+.^_`|~\w-]+:[ -~]*\r\n)+)\r\n"
 )
 UNPLAIN = re.compile(
-    rb"^(?:transfer-encoding|expect|upgrade|x-forwarded-ssl|x-forwarded-protocol"
-    rb"|connection(?!: *(?:keep-alive|upgrade|close) *\r$)):",  # nginx says upgrade
-    re.IGNORECASE | re.MULTILINE,
+    rb"\n(?:transfer-encoding|expect|upgrade|x-forwarded-ssl|x-forwarded-protocol"
+    rb"|connection(?!: *(?:keep-alive|upgrade|close) *\r)):",  # nginx says upgrade
+    re.IGNORECASE,
 )
-LAST = re.compile(rb"^connection: *close *\r$", re.IGNORECASE | re.MULTILINE)
-HOST = re.compile(rb"^host:", re.IGNORECASE | re.MULTILINE)
-LENGTH = re.compile(rb"^content-length:(.*)\r$", re.IGNORECASE | re.MULTILINE)
+LAST = re.compile(rb"\nconnection: *close *\r", re.IGNORECASE)
+HOST = re.compile(rb"\nhost:", re.IGNORECASE)
+LENGTH = re.compile(rb"\ncontent-length:(.*)\r", re.IGNORECASE)
 DIGITS = re.compile(rb" *(\d{1,8})")
 HEAD_BYTES = 8 * 1024  # a plain head is no longer, nor one of its lines; and it has
 MOST_FIELDS = 100  # as gunicorn
@@ -60,7 +61,7 @@ class Head(NamedTuple):
 
     method: str
     path: str
-    fields: bytes  # its lines
+    fields: bytes  # its lines, after the end of the first
     start: int  # of the body, in bytes
     end: int
     is_last: bool  # of its connection, as the client wants it
@@ -273,7 +274,7 @@ def read_head(data: bytes | bytearray) -> Head | None:
     digits = [DIGITS.fullmatch(length) for length in lengths]
     if (
         found.end() > HEAD_BYTES
-        or fields.count(b"\n") > MOST_FIELDS
+        or fields.count(b"\n") > MOST_FIELDS + 1
         or len(HOST.findall(fields)) != 1
         or UNPLAIN.search(fields)
         or len(lengths) != (method == b"POST")

@@ -49,9 +49,9 @@ from predict import (
 )
 
 FIELDS = re.compile(  # of a request's head, those that matter here
-    rb"^(content-type|content-encoding|inference-header-content-length|authorization"
+    rb"\n(content-type|content-encoding|inference-header-content-length|authorization"
     rb"|x-api-key|x-request-id):([^\r\n]*)",
-    re.IGNORECASE | re.MULTILINE,
+    re.IGNORECASE,
 )
 UNUSUAL = {b"content-encoding", b"inference-header-content-length"}
 INFER_PATH = protocols.INFER.replace("<name>", classifier.name)
@@ -62,7 +62,7 @@ class Ask(NamedTuple):
     """A POST that has come whole."""
 
     path: str
-    fields: bytes  # the lines of its head
+    fields: bytes  # the lines of its head, as `Head` holds them
     body: bytes
 
 

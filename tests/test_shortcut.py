@@ -190,7 +190,7 @@ def test_at_once_is_as_by_flask(  # noqa: PLR0917 - fixtures
         "X-Request-ID": "me",
         "Authorization": f"Bearer {key}",
     }
-    fields = "".join(f"{name}: {value}\r\n" for name, value in sent.items()).encode()
+    fields = "".join(f"\n{name}: {value}\r" for name, value in sent.items()).encode()
 
     def told() -> tuple[dict[str, Any], Counter[str]]:
         return untimed(capsys.readouterr().out), counts()
@@ -223,7 +223,7 @@ def test_together_each_is_answered_as_by_flask(
     asks = [("/predict", body) for body in (*bodies, garments[2])]
     asks.insert(3, (INFER, infer_body(samples.pixels[:2])))
     left = [PHOTO, b"text"]  # to threads
-    fields = b"X-Request-ID: me\r\n"
+    fields = b"\nX-Request-ID: me\r\n"
 
     before = counts()
     answers = answer_together([Ask(path, fields, body) for path, body in asks])
@@ -257,18 +257,18 @@ def test_at_once_there_is_no_way_round_a_key(
     monkeypatch.setitem(predict.app.config, "API_KEY", [b"right"])
     for fields in (
         b"",
-        b"X-API-Key: wrong\r\n",
-        b"X-API-Key: wrong\r\nX-API-Key: right\r\n",
-        b"Authorization: Basic right\r\n",
+        b"\nX-API-Key: wrong\r\n",
+        b"\nX-API-Key: wrong\r\nX-API-Key: right\r\n",
+        b"\nAuthorization: Basic right\r\n",
     ):
         assert at_once("/predict", fields, boot) is None
-    assert at_once("/predict", b"X-API-Key: right\r\n", boot)
+    assert at_once("/predict", b"\nX-API-Key: right\r\n", boot)
     monkeypatch.setitem(predict.app.config, "MAX_CONTENT_LENGTH", 100)
-    assert at_once("/predict", b"X-API-Key: right\r\n", boot) is None
+    assert at_once("/predict", b"\nX-API-Key: right\r\n", boot) is None
 
 
 def test_a_long_field_is_read_at_once() -> None:
-    fields = b"X-Request-ID: a" + 7900 * b" " + b"b\r\n"
+    fields = b"\nX-Request-ID: a" + 7900 * b" " + b"b\r\n"
     started = time.process_time()
     for _ in range(20):
         assert at_once("/predict", fields, b"") is None
@@ -290,7 +290,7 @@ def test_at_once_little_is_served(boot: bytes) -> None:
     for body in (boot, *(json.dumps(message).encode() for message in messages)):
         for path in ("/predict?explain=true", "/predict/", INFER):
             assert at_once(path, b"", body) is None
-    encoded = b"Content-Encoding: gzip\r\n"
+    encoded = b"\nContent-Encoding: gzip\r\n"
     assert at_once("/predict", encoded, boot) is None
 
 
@@ -337,7 +337,7 @@ def test_who_waits_too_long_is_told_as_by_flask(
     response = client.post(path, data=body, headers={"X-Request-ID": "me"})
     after = counts()
     with closing(socket.socket()) as waiting:
-        by_itself = answer_alone(Ask(path, b"X-Request-ID: me\r\n", body), waiting)
+        by_itself = answer_alone(Ask(path, b"\nX-Request-ID: me\r\n", body), waiting)
     assert by_itself
     by_itself.tell()
     head, _, text = by_itself.text.partition(b"\r\n\r\n")
