@@ -75,6 +75,6 @@ def test_place_puts_a_picture_where_it_is_told() -> None:
     white = torch.full((1, 28, 28), 255, dtype=torch.uint8)
     half, middle = torch.full((1, 1, 1), 0.5), torch.zeros(1, 1, 1)
     frame = people.Frame(middle, middle, half, half)
-    placed = people.place(white, frame, side=28)[0]
-    assert placed[8:20, 8:20].min() == 1
-    assert placed[:6].max() == placed[:, :6].max() == 0
+    placed = people.place(white, frame)[0]
+    assert placed[16:40, 16:40].min() == 1
+    assert placed[:12].max() == placed[:, :12].max() == 0
