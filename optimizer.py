@@ -59,5 +59,6 @@ def orthogonal(matrix: Tensor) -> Tensor:
     matrix = matrix / (matrix.norm() + SMALLEST)
     for _ in range(ITERATIONS):
         square = matrix @ matrix.T
-        matrix = FIRST * matrix + (THIRD * square + FIFTH * square @ square) @ matrix
+        inner = torch.addmm(square, square, square, beta=THIRD, alpha=FIFTH)
+        matrix = torch.addmm(matrix, inner, matrix, beta=FIRST)
     return matrix
