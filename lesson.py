@@ -1,6 +1,6 @@
 """What an epoch shows: garments, drawn photos, real ones, and strangers.
 
-    >>> shown = mix(data, scenes, network, views=8, random=random)
+    >>> shown = mix(data, scenes, network, plan[0], random)
 
 Scenes are drawn once a run; each epoch chooses among them, and makes up new strangers.
 """
@@ -17,13 +17,14 @@ from outliers import make_outliers
 from release import evaluate
 from scenes import see_garments, see_strangers
 
-# beside all garments once, as a share of their number
+# beside all garments once, as a share of their number; in a short run less
 SCENE_SHARE = 0.3  # garments in drawn photos
 STRANGE_SCENE_SHARE = 0.08  # other things in drawn photos
 OUTLIER_SHARE = 0.14  # other pictures that are none of the classes
 PHOTO_VIEWS = 8  # of each photo, if there are photos; fewer and fewer, at last one
 SCRAP_VIEWS = 1
 SCENE_EPOCHS = 3  # worth of scenes is drawn, each garment once; a short run draws less
+FULL_EPOCHS = 45  # of a run that shows all that; one of 5 epochs, a ninth
 CANDIDATES = 2  # for a made-up stranger's place, if a network is to choose among them
 RECORDED = (  # settings that `model.json` tells
     "SCENE_SHARE",
@@ -32,6 +33,7 @@ RECORDED = (  # settings that `model.json` tells
     "PHOTO_VIEWS",
     "SCRAP_VIEWS",
     "SCENE_EPOCHS",
+    "FULL_EPOCHS",
     "CANDIDATES",
 )
 
@@ -43,6 +45,15 @@ class Scenes(NamedTuple):
     strangers: Tensor  # uint8 [N, 28, 28]
 
 
+class Portions(NamedTuple):
+    """How many of each an epoch shows, beside all garments once."""
+
+    scenes: int
+    strange_scenes: int
+    outliers: int
+    views: int  # of each photo
+
+
 class Shown(NamedTuple):
     """Pictures of an epoch, and what is to be said of them."""
 
@@ -51,35 +62,39 @@ class Shown(NamedTuple):
     recalled: Tensor  # float32 [N, classes + 1], as in `Photos`
 
 
-def draw_scenes(garments: Split, epochs: int, seed: int) -> Scenes:
+def draw_scenes(garments: Split, plan: list[Portions], seed: int) -> Scenes:
     """Draw the photos that a run's epochs choose from."""
-    count = len(garments.labels)
-    times = min(SCENE_EPOCHS, epochs / 10)
+    count, (epoch, *_) = len(garments.labels), plan
+    times = min(SCENE_EPOCHS, len(plan) / 10)
     random = Generator().manual_seed(seed)
     chosen = torch.randperm(count, generator=random)
-    chosen = chosen[: math.ceil(times * SCENE_SHARE * count)]
+    chosen = chosen[: math.ceil(times * epoch.scenes)]
     shown = Split(garments.pixels[chosen], garments.labels[chosen])
-    strange = math.ceil(CANDIDATES * times * STRANGE_SCENE_SHARE * count)
+    strange = math.ceil(CANDIDATES * times * epoch.strange_scenes)
     strangers = see_strangers(strange, random)
     return Scenes(shown._replace(pixels=see_garments(*shown, random)), strangers)
 
 
-def photo_views(done: float) -> int:
-    """Tell how many views of each photo to show, when that share of the run is done.
+def plan_of(data: Data, epochs: int, *, is_new: bool) -> list[Portions]:
+    """Tell what each epoch of a run is to show.
 
-    The network would learn its photos by heart as the rate falls.
+    A short run of a new network shows less that is drawn: it is to learn garments
+    first, and tells strangers as well. Photos are shown less and less, for the network
+    would learn them by heart as the rate falls.
     """
-    return max(1, round(PHOTO_VIEWS * (1 - done)))
+    count = len(data.train.labels) * (min(1, epochs / FULL_EPOCHS) if is_new else 1)
+    shares = SCENE_SHARE, STRANGE_SCENE_SHARE, OUTLIER_SHARE
+    scenes, strange, outliers = (max(1, round(share * count)) for share in shares)
+    views = [max(1, round(PHOTO_VIEWS * (1 - e / epochs))) for e in range(epochs)]
+    return [Portions(scenes, strange, outliers, view) for view in views]
 
 
-def size_of_mix(data: Data, views: int) -> int:
-    """Count what one epoch shows, with so many views of each photo."""
-    count = len(data.train.labels)
-    shares = (SCENE_SHARE, STRANGE_SCENE_SHARE, OUTLIER_SHARE)
-    drawn = sum(round(share * count) for share in shares)
+def size_of_mix(data: Data, portions: Portions) -> int:
+    """Count what one epoch shows."""
+    *drawn, views = portions
     given = sum(map(len, data.outliers.values()))
     photos = len(data.photos.targets) if data.photos else 0
-    return count + drawn + given + photos * (views + SCRAP_VIEWS)
+    return len(data.train.labels) + sum(drawn) + given + photos * (views + SCRAP_VIEWS)
 
 
 def recall(network: nn.Module, photos: Photos) -> Photos:
@@ -92,27 +107,29 @@ def recall(network: nn.Module, photos: Photos) -> Photos:
 
 
 def mix(
-    data: Data, scenes: Scenes, network: nn.Module | None, views: int, random: Generator
+    data: Data,
+    scenes: Scenes,
+    network: nn.Module | None,
+    portions: Portions,
+    random: Generator,
 ) -> Shown:
     """Lay out what one epoch shows.
 
-    `views` is how many of each photo are shown, if there are photos. Each part is
-    drawn anew: which scenes and views are seen, which strangers. Those are chosen by a
-    network, if it is given.
+    Each part is drawn anew: which scenes and views are seen, which strangers. Those are
+    chosen by a network, if it is given.
     """
-    strangers = choose_strangers(data, scenes, network, random)
+    strangers = choose_strangers(data, scenes, network, portions, random)
     garments, classes = data.train, len(data.classes)
-    count = len(garments.labels)
-    posed = pick(scenes.garments.labels, SCENE_SHARE * count, random)
+    posed = pick(scenes.garments.labels, portions.scenes, random)
     labels = torch.cat([garments.labels, scenes.garments.labels[posed]])
     pixels = [garments.pixels, scenes.garments.pixels[posed]]
     targets = [targets_of(labels, classes)]
     unknown = [strangers, *data.outliers.values()]
     recalled = [torch.zeros(targets[0].shape)]
     if data.photos:
-        pixels.append(draw(data.photos.views, views, random))
-        targets.append(data.photos.targets.repeat_interleave(views, 0))
-        recalled.append(data.photos.recalled.repeat_interleave(views, 0))
+        pixels.append(draw(data.photos.views, portions.views, random))
+        targets.append(data.photos.targets.repeat_interleave(portions.views, 0))
+        recalled.append(data.photos.recalled.repeat_interleave(portions.views, 0))
         unknown.append(draw(data.photos.scraps, SCRAP_VIEWS, random))
     labels = torch.full((sum(map(len, unknown)),), classes)
     targets.append(targets_of(labels, classes))
@@ -122,18 +139,21 @@ def mix(
 
 
 def choose_strangers(
-    data: Data, scenes: Scenes, network: nn.Module | None, random: Generator
+    data: Data,
+    scenes: Scenes,
+    network: nn.Module | None,
+    portions: Portions,
+    random: Generator,
 ) -> Tensor:
     """Choose the strangers of an epoch: uint8 [N, 28, 28].
 
     If there is a network, of more than are shown those which it takes for garments
     most: what it tells apart already teaches it little (Chen et al., arXiv 2006.15207).
     """
-    count, garments = len(data.train.labels), data.train.pixels
-    posed, made = (round(s * count) for s in (STRANGE_SCENE_SHARE, OUTLIER_SHARE))
     times = 1 if network is None else CANDIDATES
-    chosen = pick(scenes.strangers, times * posed, random)
-    kinds = scenes.strangers[chosen], make_outliers(garments, times * made, random)
+    chosen = pick(scenes.strangers, times * portions.strange_scenes, random)
+    made = make_outliers(data.train.pixels, times * portions.outliers, random)
+    kinds = scenes.strangers[chosen], made
     if network is None:
         return torch.cat(kinds)
     return torch.cat([hardest(network, kind, len(kind) // times) for kind in kinds])
@@ -145,9 +165,9 @@ def hardest(network: nn.Module, strangers: Tensor, count: int) -> Tensor:
     return strangers[scores.topk(count, largest=False).indices]
 
 
-def pick(choices: Tensor, count: float, random: Generator) -> Tensor:
+def pick(choices: Tensor, count: int, random: Generator) -> Tensor:
     """Choose rows at random, each as often as chance will have it: int64 [count]."""
-    return torch.randint(len(choices), (round(count),), generator=random)
+    return torch.randint(len(choices), (count,), generator=random)
 
 
 def draw(views: Tensor, count: int, random: Generator) -> Tensor:

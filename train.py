@@ -32,7 +32,7 @@ import artifact
 import lesson
 from augment import augment
 from data import Data, add_options, get_data
-from lesson import Shown, draw_scenes, mix, photo_views, recall, size_of_mix
+from lesson import FULL_EPOCHS, Shown, draw_scenes, mix, plan_of, recall, size_of_mix
 from model import Convolution, FashionCNN
 from optimizer import Muon
 from release import Facts, accuracy_aside, release, report
@@ -44,8 +44,7 @@ CLEAN_EPOCHS = 8  # the last ones, in which nothing is erased, but in fine-tunin
 ROUNDED_SHARE = 0.08  # of the steps, the last ones, in which the network is rounded
 WATCHED = 4_000  # pictures, by which it is rounded
 # optimisation: Muon and AdamW (arXiv 1711.05101), one cycle (arXiv 1708.07120)
-EPOCHS = 45
-QUICK_EPOCHS = 3
+QUICK_EPOCHS = 5
 BATCH_SIZE = 128
 LEARNING_RATE = 4e-3  # at its peak
 FINE_TUNING_EPOCHS = 3  # of each round, of a network that is trained already
@@ -194,8 +193,8 @@ def train(
         raise ValueError(f"version {start['version']} knows other classes")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rounds = ROUNDS if start else 1
-    views = [photo_views(epoch / epochs) for epoch in range(epochs)] * rounds
-    steps = [size_of_mix(data, count) // BATCH_SIZE for count in views]
+    plan = plan_of(data, epochs, is_new=not start) * rounds
+    steps = [size_of_mix(data, portions) // BATCH_SIZE for portions in plan]
     begin = partial(build, seed, sum(steps) // rounds, device, start)
     parts = begin()
     facts = settings_of(run) | {"data": data.fingerprint}
@@ -203,7 +202,7 @@ def train(
     if data.photos and past.recalled is not None:
         data = data._replace(photos=data.photos._replace(recalled=past.recalled))
     started = time.perf_counter()
-    scenes = draw_scenes(data.train, len(steps), seed)
+    scenes = draw_scenes(data.train, plan, seed)
     behind = sum(steps[: past.epochs])
     with tqdm(total=sum(steps), initial=behind, unit="step") as bar:
         for epoch in range(past.epochs, len(steps)):
@@ -214,7 +213,7 @@ def train(
             if data.photos and epoch == RECALL_EPOCHS and not start:
                 data = data._replace(photos=recall(average, data.photos))
             chooser = average if start else None  # from the beginning it is no gain
-            shown = mix(data, scenes, chooser, views[epoch], random)
+            shown = mix(data, scenes, chooser, plan[epoch], random)
             erasing = start is not None or epoch < epochs - CLEAN_EPOCHS
             shown = shown._replace(pixels=augment(shown.pixels, random, erasing))
             loss = train_epoch(parts, shown, random, bar)
@@ -232,7 +231,8 @@ def train(
     if start:
         network.round()  # as what it chooses to watch will be seen
         random = Generator().manual_seed(seed)
-        pixels = mix(data, scenes, network, 1, random).pixels
+        last = plan[-1]._replace(views=1)
+        pixels = mix(data, scenes, network, last, random).pixels
         chosen = torch.randperm(len(pixels), generator=random)[:WATCHED]
         go_back(network, start, pixels[chosen])
     return network, past.seconds + time.perf_counter() - started
@@ -373,7 +373,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--epochs",
         type=int,
-        help=f"({EPOCHS}), with --start of each of {ROUNDS} rounds"
+        help=f"({FULL_EPOCHS}), with --start of each of {ROUNDS} rounds"
         f" ({FINE_TUNING_EPOCHS})",
     )
     parser.add_argument("--seed", type=int, default=1, help="(1)")
@@ -392,7 +392,7 @@ def parse_options() -> argparse.Namespace:
     options.checkpoint = Path(f"{options.output}.checkpoint")
     folders = [path.parent for path in (options.output, options.output.resolve())]
     if options.epochs is None:
-        options.epochs = FINE_TUNING_EPOCHS if options.start else EPOCHS
+        options.epochs = FINE_TUNING_EPOCHS if options.start else FULL_EPOCHS
     if options.epochs < 1:
         parser.error("--epochs is at least 1")
     # better now than after an hour

@@ -32,10 +32,11 @@ def data(folder: Path) -> Data:
 def test_an_epoch_shows_each_garment_and_strangers(
     data: Data, network: FashionCNN | None
 ) -> None:
-    scenes = lesson.draw_scenes(data.train, EPOCHS, seed=1)
+    plan = lesson.plan_of(data, EPOCHS, is_new=False)
+    scenes = lesson.draw_scenes(data.train, plan, seed=1)
     random = torch.Generator().manual_seed(1)
-    pixels, targets, recalled = lesson.mix(data, scenes, network, 1, random)
-    assert len(pixels) == len(targets) == lesson.size_of_mix(data, 1)
+    pixels, targets, recalled = lesson.mix(data, scenes, network, plan[0], random)
+    assert len(pixels) == len(targets) == lesson.size_of_mix(data, plan[0])
     assert recalled.shape == targets.shape
     assert not recalled.any()
     assert (pixels[: len(data.train.labels)] == data.train.pixels).all()
@@ -48,7 +49,6 @@ def test_an_epoch_shows_each_garment_and_strangers(
 def test_photos_and_outliers_are_shown_too(
     folder: Path, tmp_path: Path, samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    views = 3
     monkeypatch.setattr(data_room, "VIEWS", 4)
     for name in ("shoes", "hat"):
         (tmp_path / "photos" / name).mkdir(parents=True)
@@ -59,7 +59,10 @@ def test_photos_and_outliers_are_shown_too(
     plain = data_room.get_data(folder)
     data = data_room.get_data(folder, tmp_path / "photos", [tmp_path / "digits.npz"])
     assert data.fingerprint != plain.fingerprint
-    scenes = lesson.draw_scenes(data.train, EPOCHS, seed=1)
+    plan = lesson.plan_of(data, EPOCHS, is_new=False)
+    views = plan[1].views
+    assert 1 < views < lesson.PHOTO_VIEWS
+    scenes = lesson.draw_scenes(data.train, plan, seed=1)
     random = torch.Generator().manual_seed(1)
     network = FashionCNN()
     photos = data.photos
@@ -71,10 +74,10 @@ def test_photos_and_outliers_are_shown_too(
     assert 20 < count < 40  # some are set aside
     assert torch.allclose(said.sum(1), torch.ones(count))
     fewer, shown = (
-        lesson.mix(part, scenes, network, views, random)
+        lesson.mix(part, scenes, network, plan[1], random)
         for part in (plain, data._replace(photos=photos))
     )
-    assert len(shown.targets) == lesson.size_of_mix(data, views)
+    assert len(shown.targets) == lesson.size_of_mix(data, plan[1])
     more = [int(s.targets[:, -1].sum()) for s in (fewer, shown)]
     shoes = shown.targets[:, [5, 7, 9]].all(1).sum()
     hats = int(photos.targets[:, -1].sum())
@@ -102,7 +105,22 @@ def test_the_hardest_strangers_are_shown() -> None:
     assert sorted(kept[:, 0, 0].tolist()) == [7, 8, 9]
 
 
-def test_photos_are_shown_less_and_less() -> None:
-    views = [lesson.photo_views(epoch / 80) for epoch in range(80)]
+def test_photos_are_shown_less_and_less(data: Data) -> None:
+    views = [epoch.views for epoch in lesson.plan_of(data, 80, is_new=True)]
     assert views == sorted(views, reverse=True)
     assert (views[0], views[-1]) == (lesson.PHOTO_VIEWS, 1)
+
+
+def test_a_short_run_shows_less_that_is_drawn(data: Data) -> None:
+    full, half, longer, tuned = (
+        lesson.plan_of(data, epochs, is_new=is_new)[0]
+        for epochs, is_new in (
+            (lesson.FULL_EPOCHS, True),
+            (22, True),
+            (2 * lesson.FULL_EPOCHS, True),
+            (1, False),
+        )
+    )
+    assert full == longer == tuned
+    for less, all_of_it in zip(half[:3], full[:3], strict=True):
+        assert abs(less - all_of_it * 22 / 45) <= 1

@@ -178,8 +178,9 @@ def test_training_lowers_the_loss(data: Data) -> None:
     parts = train.build(1, 100, torch.device("cpu"))
     random = torch.Generator().manual_seed(1)
     with tqdm(disable=True) as bar:
-        scenes = lesson.draw_scenes(data.train, EPOCHS, seed=1)
-        shown = lesson.mix(data, scenes, None, 1, random)
+        plan = lesson.plan_of(data, EPOCHS, is_new=False)
+        scenes = lesson.draw_scenes(data.train, plan, seed=1)
+        shown = lesson.mix(data, scenes, None, plan[-1], random)
         losses = [train.train_epoch(parts, shown, random, bar) for _ in range(8)]
     assert losses[-1] < 0.8 * losses[0]
 
@@ -466,7 +467,7 @@ def test_what_cannot_end_well_does_not_begin(
 
 
 def test_fine_tuning_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    for options, epochs in ([], 45), (["--start", "x"], 3), (["--quick"], 3):
+    for options, epochs in ([], 45), (["--start", "x"], 3), (["--quick"], 5):
         monkeypatch.setattr(sys, "argv", ["train.py", *options])
         assert train.parse_options().epochs == epochs
 
