@@ -62,29 +62,36 @@ class Shown(NamedTuple):
     recalled: Tensor  # float32 [N, classes + 1], as in `Photos`
 
 
-def draw_scenes(garments: Split, plan: list[Portions], seed: int) -> Scenes:
+def share_drawn(epochs: int) -> float:
+    """Tell how much of what is drawn the epochs of a new network show.
+
+    In a short run it is to learn garments first, and tells strangers no worse.
+    """
+    return min(1, epochs / FULL_EPOCHS)
+
+
+def draw_scenes(garments: Split, epochs: int, share: float, seed: int) -> Scenes:
     """Draw the photos that a run's epochs choose from."""
-    count, (epoch, *_) = len(garments.labels), plan
-    times = min(SCENE_EPOCHS, len(plan) / 10)
+    count = len(garments.labels)
+    times = min(SCENE_EPOCHS, epochs / 10)
     random = Generator().manual_seed(seed)
     chosen = torch.randperm(count, generator=random)
-    chosen = chosen[: math.ceil(times * epoch.scenes)]
+    chosen = chosen[: math.ceil(times * SCENE_SHARE * count * share)]
     shown = Split(garments.pixels[chosen], garments.labels[chosen])
-    strange = math.ceil(CANDIDATES * times * epoch.strange_scenes)
+    strange = math.ceil(CANDIDATES * times * STRANGE_SCENE_SHARE * count * share)
     strangers = see_strangers(strange, random)
     return Scenes(shown._replace(pixels=see_garments(*shown, random)), strangers)
 
 
-def plan_of(data: Data, epochs: int, *, is_new: bool) -> list[Portions]:
-    """Tell what each epoch of a run is to show.
+def plan_of(data: Data, epochs: int, share: float) -> list[Portions]:
+    """Tell what each epoch is to show, with that share of what is drawn.
 
-    A short run of a new network shows less that is drawn: it is to learn garments
-    first, and tells strangers as well. Photos are shown less and less, for the network
-    would learn them by heart as the rate falls.
+    Photos are shown less and less, for the network would learn them by heart as the
+    rate falls.
     """
-    count = len(data.train.labels) * (min(1, epochs / FULL_EPOCHS) if is_new else 1)
+    count = len(data.train.labels) * share
     shares = SCENE_SHARE, STRANGE_SCENE_SHARE, OUTLIER_SHARE
-    scenes, strange, outliers = (max(1, round(share * count)) for share in shares)
+    scenes, strange, outliers = (max(1, round(part * count)) for part in shares)
     views = [max(1, round(PHOTO_VIEWS * (1 - e / epochs))) for e in range(epochs)]
     return [Portions(scenes, strange, outliers, view) for view in views]
 

@@ -32,7 +32,18 @@ import artifact
 import lesson
 from augment import augment
 from data import Data, add_options, get_data
-from lesson import FULL_EPOCHS, Shown, draw_scenes, mix, plan_of, recall, size_of_mix
+from lesson import (
+    FULL_EPOCHS,
+    Portions,
+    Scenes,
+    Shown,
+    draw_scenes,
+    mix,
+    plan_of,
+    recall,
+    share_drawn,
+    size_of_mix,
+)
 from model import Convolution, FashionCNN
 from optimizer import Muon
 from release import Facts, accuracy_aside, release, report
@@ -193,7 +204,8 @@ def train(
         raise ValueError(f"version {start['version']} knows other classes")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rounds = ROUNDS if start else 1
-    plan = plan_of(data, epochs, is_new=not start) * rounds
+    share = 1.0 if start else share_drawn(epochs)
+    plan = plan_of(data, epochs, share) * rounds
     steps = [size_of_mix(data, portions) // BATCH_SIZE for portions in plan]
     begin = partial(build, seed, sum(steps) // rounds, device, start)
     parts = begin()
@@ -202,7 +214,7 @@ def train(
     if data.photos and past.recalled is not None:
         data = data._replace(photos=data.photos._replace(recalled=past.recalled))
     started = time.perf_counter()
-    scenes = draw_scenes(data.train, plan, seed)
+    scenes = draw_scenes(data.train, len(plan), share, seed)
     behind = sum(steps[: past.epochs])
     with tqdm(total=sum(steps), initial=behind, unit="step") as bar:
         for epoch in range(past.epochs, len(steps)):
@@ -227,15 +239,23 @@ def train(
             save_checkpoint(
                 checkpoint, parts, facts, Past(epoch + 1, seconds, recalled)
             )
-    network = cast("FashionCNN", (parts.mean if start else parts.average).module.cpu())
-    if start:
-        network.round()  # as what it chooses to watch will be seen
-        random = Generator().manual_seed(seed)
-        last = plan[-1]._replace(views=1)
-        pixels = mix(data, scenes, network, last, random).pixels
-        chosen = torch.randperm(len(pixels), generator=random)[:WATCHED]
-        go_back(network, start, pixels[chosen])
+    network = finish(parts, data, scenes, plan[-1], run)
     return network, past.seconds + time.perf_counter() - started
+
+
+def finish(
+    parts: Parts, data: Data, scenes: Scenes, portions: Portions, run: Run
+) -> FashionCNN:
+    """Return the network that a run comes to: after fine-tuning, part of the way."""
+    if run.start is None:
+        return cast("FashionCNN", parts.average.module.cpu())
+    network = cast("FashionCNN", parts.mean.module.cpu())
+    network.round()  # as what it chooses to watch will be seen
+    random = Generator().manual_seed(run.seed)
+    pixels = mix(data, scenes, network, portions._replace(views=1), random).pixels
+    chosen = torch.randperm(len(pixels), generator=random)[:WATCHED]
+    go_back(network, run.start, pixels[chosen])
+    return network
 
 
 def go_back(network: FashionCNN, start: Facts, pixels: Tensor) -> None:
@@ -370,19 +390,18 @@ def parse_options() -> argparse.Namespace:
         default=Path("model.bin"),
         help="(model.bin, which it replaces)",
     )
-    parser.add_argument(
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
         "--epochs",
         type=int,
         help=f"({FULL_EPOCHS}), with --start of each of {ROUNDS} rounds"
         f" ({FINE_TUNING_EPOCHS})",
     )
     parser.add_argument("--seed", type=int, default=1, help="(1)")
-    parser.add_argument(
+    length.add_argument(
         "--quick",
-        dest="epochs",
-        action="store_const",
-        const=QUICK_EPOCHS,
-        help=f"a first try: --epochs {QUICK_EPOCHS}",
+        action="store_true",
+        help=f"a first try: --epochs {QUICK_EPOCHS}; not with --start",
     )
     parser.add_argument(
         "--start", type=Path, metavar="MODEL", help="a model.bin to go on from"
@@ -391,8 +410,11 @@ def parse_options() -> argparse.Namespace:
     options = parser.parse_args()
     options.checkpoint = Path(f"{options.output}.checkpoint")
     folders = [path.parent for path in (options.output, options.output.resolve())]
+    if options.quick and options.start:
+        parser.error("--quick is for a new network; --start is short by itself")
     if options.epochs is None:
-        options.epochs = FINE_TUNING_EPOCHS if options.start else FULL_EPOCHS
+        usual = QUICK_EPOCHS if options.quick else FULL_EPOCHS
+        options.epochs = FINE_TUNING_EPOCHS if options.start else usual
     if options.epochs < 1:
         parser.error("--epochs is at least 1")
     # better now than after an hour

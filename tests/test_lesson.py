@@ -14,7 +14,7 @@ import lesson
 from data import Data
 from model import FashionCNN
 
-EPOCHS = 3
+EPOCHS, ALL = 3, 1.0
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def data(folder: Path) -> Data:
 def test_an_epoch_shows_each_garment_and_strangers(
     data: Data, network: FashionCNN | None
 ) -> None:
-    plan = lesson.plan_of(data, EPOCHS, is_new=False)
-    scenes = lesson.draw_scenes(data.train, plan, seed=1)
+    plan = lesson.plan_of(data, EPOCHS, ALL)
+    scenes = lesson.draw_scenes(data.train, EPOCHS, ALL, seed=1)
     random = torch.Generator().manual_seed(1)
     pixels, targets, recalled = lesson.mix(data, scenes, network, plan[0], random)
     assert len(pixels) == len(targets) == lesson.size_of_mix(data, plan[0])
@@ -59,10 +59,10 @@ def test_photos_and_outliers_are_shown_too(
     plain = data_room.get_data(folder)
     data = data_room.get_data(folder, tmp_path / "photos", [tmp_path / "digits.npz"])
     assert data.fingerprint != plain.fingerprint
-    plan = lesson.plan_of(data, EPOCHS, is_new=False)
+    plan = lesson.plan_of(data, EPOCHS, ALL)
     views = plan[1].views
     assert 1 < views < lesson.PHOTO_VIEWS
-    scenes = lesson.draw_scenes(data.train, plan, seed=1)
+    scenes = lesson.draw_scenes(data.train, EPOCHS, ALL, seed=1)
     random = torch.Generator().manual_seed(1)
     network = FashionCNN()
     photos = data.photos
@@ -106,21 +106,27 @@ def test_the_hardest_strangers_are_shown() -> None:
 
 
 def test_photos_are_shown_less_and_less(data: Data) -> None:
-    views = [epoch.views for epoch in lesson.plan_of(data, 80, is_new=True)]
+    views = [epoch.views for epoch in lesson.plan_of(data, 80, ALL)]
     assert views == sorted(views, reverse=True)
     assert (views[0], views[-1]) == (lesson.PHOTO_VIEWS, 1)
 
 
 def test_a_short_run_shows_less_that_is_drawn(data: Data) -> None:
-    full, half, longer, tuned = (
-        lesson.plan_of(data, epochs, is_new=is_new)[0]
-        for epochs, is_new in (
-            (lesson.FULL_EPOCHS, True),
-            (22, True),
-            (2 * lesson.FULL_EPOCHS, True),
-            (1, False),
-        )
-    )
-    assert full == longer == tuned
-    for less, all_of_it in zip(half[:3], full[:3], strict=True):
-        assert abs(less - all_of_it * 22 / 45) <= 1
+    assert lesson.share_drawn(lesson.FULL_EPOCHS) == ALL
+    assert lesson.share_drawn(2 * lesson.FULL_EPOCHS) == ALL
+    share = lesson.share_drawn(9)
+    assert share == 0.2
+    some, full = (lesson.plan_of(data, 9, part)[0] for part in (share, ALL))
+    for less, most in zip(some[:3], full[:3], strict=True):
+        assert abs(less - share * most) <= 1
+    assert some.views == full.views
+
+
+def test_scenes_are_drawn_for_a_tenth_of_the_epochs(data: Data) -> None:
+    count = len(data.train.labels)
+    for share in (0.5, ALL):
+        scenes = lesson.draw_scenes(data.train, EPOCHS, share, seed=1)
+        drawn = EPOCHS / 10 * share * count
+        assert abs(len(scenes.garments.labels) - lesson.SCENE_SHARE * drawn) < 1
+        strange = lesson.CANDIDATES * lesson.STRANGE_SCENE_SHARE * drawn
+        assert abs(len(scenes.strangers) - strange) < 1

@@ -24,6 +24,7 @@ from model import (
     Calibrated,
     Calibration,
     FashionCNN,
+    Residual,
     boost,
     export_onnx,
     fit_calibration,
@@ -157,7 +158,7 @@ def test_bfloat16_is_used_where_it_was_faster(
     assert train.has_bfloat16(torch.device("cpu")) == faster
 
 
-def test_nothing_is_erased_in_the_last_epochs_but_in_fine_tuning(
+def test_fine_tuning_erases_to_the_end_and_shows_all_that_is_drawn(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     erased: list[bool] = []
@@ -168,18 +169,26 @@ def test_nothing_is_erased_in_the_last_epochs_but_in_fine_tuning(
 
     monkeypatch.setattr(train, "augment", augment)
     monkeypatch.setattr(train, "CLEAN_EPOCHS", 2)
+    shares: list[float] = []
+
+    def plan_of(data: Data, epochs: int, share: float) -> list[lesson.Portions]:
+        shares.append(share)
+        return lesson.plan_of(data, epochs, share)
+
+    monkeypatch.setattr(train, "plan_of", plan_of)
     start = train.read_start(ROOT / "model.bin")
     for plan in (train.Run(EPOCHS, 1), train.Run(EPOCHS, 1, start)):
         train.train(data, plan, tmp_path / "checkpoint", resume=False)
     assert erased == [True, False, False] + train.ROUNDS * EPOCHS * [True]
+    assert shares == [lesson.share_drawn(EPOCHS), 1]
 
 
 def test_training_lowers_the_loss(data: Data) -> None:
     parts = train.build(1, 100, torch.device("cpu"))
     random = torch.Generator().manual_seed(1)
     with tqdm(disable=True) as bar:
-        plan = lesson.plan_of(data, EPOCHS, is_new=False)
-        scenes = lesson.draw_scenes(data.train, plan, seed=1)
+        plan = lesson.plan_of(data, EPOCHS, 1.0)
+        scenes = lesson.draw_scenes(data.train, EPOCHS, 1.0, seed=1)
         shown = lesson.mix(data, scenes, None, plan[-1], random)
         losses = [train.train_epoch(parts, shown, random, bar) for _ in range(8)]
     assert losses[-1] < 0.8 * losses[0]
@@ -369,6 +378,9 @@ def test_a_rounded_network_is_what_is_exported(data: Data) -> None:
     """Nearly the network that it was, and the graph computes the same."""
     torch.manual_seed(1)
     network = FashionCNN()
+    for module in network.modules():
+        if isinstance(module, Residual):  # as if it had learnt something
+            torch.nn.init.ones_(module.second.normalize.weight)
     network(data.train.pixels)  # the norms have seen pictures
     plain = network.eval()(data.test.pixels)
     assert not network.is_watched()
@@ -450,6 +462,8 @@ def test_a_fine_tuned_model_knows_what_its_start_learnt_by(
         (["--output", "none/model.bin"], "no folder"),
         (["--output", "."], "cannot write"),
         (["--resume"], r"no \S*model\.bin\.checkpoint"),
+        (["--quick", "--start", "x"], "short by itself"),
+        (["--quick", "--epochs", "3"], "not allowed"),
     ],
 )
 def test_what_cannot_end_well_does_not_begin(
