@@ -284,7 +284,8 @@ def parse(schema: type[M], body: bytes) -> M:
         return schema.model_validate_json(body)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in fault["loc"]) or "the body"
+        parts = [str(part) for part in fault["loc"]]  # [...]: a type of a union
+        place = ".".join(part for part in parts if "[" not in part) or "the body"
         raise BadRequest(f"{place}: {fault['msg']}") from error
 
 

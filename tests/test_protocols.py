@@ -205,7 +205,7 @@ BAD_INPUTS = [
     ([{"name": "pixels"}], 400, "Field required"),
     ([7], 400, "inputs.0"),
     ([changed(data=None)], 400, "data"),
-    ([changed(data="x")], 400, "data"),
+    ([changed(data="x")], 400, "pixels.data: Input"),
     ([changed(datatype="FP64")], 400, "'UINT8' or 'FP32'"),
     ([changed(datatype="BYTES")], 400, "'UINT8' or 'FP32'"),
     ([IMAGE | {"datatype": "UINT8"}], 400, "'BYTES'"),
@@ -224,7 +224,10 @@ BAD_INPUTS = [
     ([changed(data=[[0] * 784, 0])], 400, "said to be"),
     ([changed(shape=[1, 28, 28], data=[[[0] * 28] * 27 + [[0]]])], 400, "said to be"),
     ([filled(True)], 400, "0 to 255"),
-    ([changed(data=[True] + [0] * 783)], 400, "0 to 255"),
+    ([changed(data=[0] * 783 + [True])], 400, "0 to 255"),
+    ([filled(256)], 400, "0 to 255"),
+    ([filled(-1)], 400, "0 to 255"),
+    ([changed(data=[0] * 783 + [2**70])], 400, "0 to 255"),
     ([filled("1")], 400, "0 to 255"),
     ([filled(None)], 400, "0 to 255"),
     ([filled(float("nan"))], 400, "0 to 255"),
@@ -437,6 +440,16 @@ def test_seldon_takes_every_shape(
         ({"data": {"ndarray": [[0] * 784] * 2570}}, 413, "256 pictures"),
         ({"data": {"tensor": {"shape": [2, 784], "values": [0]}}}, 400, "said to be"),
         ({"data": {"tensor": {"shape": [-1, 784], "values": []}}}, 400, "shape"),
+        (
+            {"data": {"tensor": {"shape": [1, 784], "values": [256] * 784}}},
+            400,
+            "0 to 255",
+        ),
+        (
+            {"data": {"tensor": {"shape": [1, 784], "values": 5}}},
+            400,
+            "tensor.values: Input",
+        ),
     ],
 )
 def test_bad_seldon_messages_get_its_status_object(
