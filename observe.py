@@ -1,6 +1,6 @@
 """What the service tells its keeper: log lines, figures and a record of predictions.
 
-    {"time": "...", "request_id": "...", "status": 200, "predictions": [...], ...}
+    {"time":"...","level":"info","request_id":"...",...,"status":200,"predictions":[...]}
 
 One JSON line a request on standard output; `/metrics` for Prometheus; with
 `FLASK_PREDICTION_LOG=DIR` files of predictions to watch drift by. Pictures appear by
@@ -79,14 +79,18 @@ class Record(RotatingFileHandler):
 
     def write(self, fields: Json) -> None:
         """Add a line: the time, then `fields`."""
-        line = to_json({"time": now(), **fields}).decode()
-        self.handle(makeLogRecord({"msg": line}))
+        self.handle(makeLogRecord({"msg": to_line({"time": now(), **fields})}))
+
+
+def to_line(fields: Json) -> str:
+    """Write a line of JSON in ASCII, which any standard output takes."""
+    return to_json(fields, ensure_ascii=True).decode()
 
 
 def write_line(level: int, fields: Json) -> None:
     """Write one line to standard output: the time, the level, then `fields`."""
     head = {"time": now(), "level": getLevelName(level).lower()}
-    sys.stdout.buffer.write(to_json(head | fields) + b"\n")
+    sys.stdout.write(f"{to_line(head | fields)}\n")
     sys.stdout.flush()
 
 
