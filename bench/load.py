@@ -16,7 +16,6 @@ Prints a table, writes `load.json` and `load.png`. Needs Debian's `wrk`; Linux o
 import argparse
 import ctypes
 import json
-import os
 import platform
 import re
 import shutil
@@ -38,6 +37,7 @@ from bench.kinds import BUSY, Kind, make_kinds
 from bench.results import draw, summarise, table
 from bench.service import OURS, ROOT, StartError
 from bench.turn import LOAD_SECONDS, load, loop, serving
+from cores import usable_cores
 
 ROUNDS, ROUNDS_OF_ALL = 4, 3
 LOOP, LOOP_KIND = "a loop, no HTTP", "png raw"  # the ceiling
@@ -158,7 +158,7 @@ def machine() -> Json:
     processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return {
         "processor": processor[1] if processor else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "python": platform.python_version(),
         "date": time.strftime("%Y-%m-%d"),
     }

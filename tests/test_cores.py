@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cores import quota, usable_cores
+import cores
 
 
 @pytest.mark.parametrize(
-    ("files", "cores"),
+    ("files", "allowed"),
     [
         ({"cpu.max": "150000 100000\n"}, 1.5),
         ({"cpu.max": "max 100000\n"}, math.inf),
@@ -23,19 +23,26 @@ from cores import quota, usable_cores
     ],
 )
 def test_cores_are_what_the_cgroup_allows(
-    tmp_path: Path, files: dict[str, str], cores: float
+    tmp_path: Path, files: dict[str, str], allowed: float
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert quota(tmp_path) == cores
+    assert cores.quota(tmp_path) == allowed
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux alone has it")
-def test_cores_are_those_that_may_be_used() -> None:
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    try:
-        assert usable_cores() == 1
-    finally:
-        os.sched_setaffinity(0, before)
+@pytest.mark.parametrize(
+    ("affinity", "limit", "usable"),
+    [(8, "300000", 3), (2, "300000", 2), (8, "50000", 1), (8, "max", 8)],
+)
+def test_cores_are_those_that_may_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    affinity: int,
+    limit: str,
+    usable: int,
+) -> None:
+    (tmp_path / "cpu.max").write_text(f"{limit} 100000")
+    monkeypatch.setattr(cores, "CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(affinity))
+    assert cores.usable_cores() == usable

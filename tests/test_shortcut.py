@@ -23,6 +23,7 @@ from werkzeug.exceptions import ClientDisconnected
 from werkzeug.test import TestResponse
 
 import predict
+from connection import read_head
 from images import Pixels, to_pixels
 from line import Line, OverloadedError
 from pictures import plain_pictures
@@ -190,7 +191,11 @@ def test_at_once_is_as_by_flask(  # noqa: PLR0917 - fixtures
         "X-Request-ID": "me",
         "Authorization": f"Bearer {key}",
     }
-    fields = "".join(f"\n{name}: {value}\r" for name, value in sent.items()).encode()
+    lines = [f"POST {path} HTTP/1.1", *(f"{n}: {v}" for n, v in sent.items())]
+    lines += ["Host: x", f"Content-Length: {len(body)}", "\r\n"]
+    head = read_head("\r\n".join(lines).encode())
+    assert head is not None
+    fields = head.fields
 
     def told() -> tuple[dict[str, Any], Counter[str]]:
         return untimed(capsys.readouterr().out), counts()
