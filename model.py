@@ -25,7 +25,7 @@ LEVELS = 255  # of activations, above zero
 # levels of weights, above zero as below: processors without VNNI add two products in
 # 16 bits, which 2 x 255 x 63 fits and 2 x 255 x 127 does not
 MOST = 63
-SMALLEST = 1e-8  # else what is all zero would be divided by it
+SMALLEST = 1e-8  # largest weight of a channel that does nothing
 FAINT = -3.0  # logarithm of the bend from which calibration is fitted
 
 
@@ -46,8 +46,7 @@ class Rounding(nn.Module):
         """Return them as they are, or rounded and cut off at 256 levels."""
         if self.is_watching:
             levels = LEVELS - self.zero
-            scale = (x.abs().max() / levels).clamp(min=SMALLEST)
-            self.scale.copy_(torch.maximum(self.scale, scale))
+            self.scale.copy_(torch.maximum(self.scale, x.abs().max() / levels))
         if not self.is_on:
             return x
         if torch.onnx.is_in_onnx_export():
@@ -143,16 +142,12 @@ def scale_of(weight: Tensor) -> Tensor:
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a shortcut (He et al., arXiv 1512.03385).
-
-    It begins as the shortcut alone (Goyal et al., arXiv 1706.02677).
-    """
+    """Two convolutions beside a shortcut (He et al., arXiv 1512.03385)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = Convolution(channels, channels)
         self.second = Convolution(channels, channels, relu=False)
-        nn.init.zeros_(self.second.normalize.weight)
         self.rounding = Rounding()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -24,7 +24,6 @@ from model import (
     Calibrated,
     Calibration,
     FashionCNN,
-    Residual,
     boost,
     export_onnx,
     fit_calibration,
@@ -378,9 +377,6 @@ def test_a_rounded_network_is_what_is_exported(data: Data) -> None:
     """Nearly the network that it was, and the graph computes the same."""
     torch.manual_seed(1)
     network = FashionCNN()
-    for module in network.modules():
-        if isinstance(module, Residual):  # as if it had learnt something
-            torch.nn.init.ones_(module.second.normalize.weight)
     network(data.train.pixels)  # the norms have seen pictures
     plain = network.eval()(data.test.pixels)
     assert not network.is_watched()
