@@ -91,17 +91,14 @@ def isolate(colours: Colours) -> Values:
 def steps_from_ground(colours: Colours, usual: NDArray[np.int16]) -> NDArray[np.int16]:
     """Add up the steps in colour on the smoothest way from the edges: [h, w].
 
-    It begins where they have their `usual` colour.
-
-    Light and soft shadows change a ground little by little, a garment ends at once
-    (Wei et al., Geodesic Saliency Using Background Priors, 2012). Ways go along rows
-    and columns.
+    Ways begin where the edges have their `usual` colour, and go along rows and columns.
+    Light and soft shadows change a ground little by little, a garment ends at once (Wei
+    et al., Geodesic Saliency Using Background Priors, 2012).
     """
     _, height, width = colours.shape
-    around = border(height, width)
-    offset = colours.reshape(3, -1).take(around, 1) - usual[:, None]
+    offset = along_edges(colours) - usual[:, None]
     steps = np.full((height, width), FAR, np.int16)
-    steps.ravel()[around] = (difference(offset) - USUAL).clip(0)
+    steps.ravel()[border(height, width)] = (difference(offset) - USUAL).clip(0)
     levels = colours.astype(np.int16)
     down, across = (
         (difference(np.diff(levels, axis=axis)) - SMOOTH).clip(0, APART)
@@ -134,11 +131,10 @@ def even_out(colours: Colours) -> Colours:
     off it (Cauchy's). If most of them lie on it, it is the ground.
     """
     _, height, width = colours.shape
-    powers, around = surfaces(height, width), border(height, width)
-    known = powers.take(around, 1)
-    planes = colours.reshape(3, -1)
-    usual = edge_colour(colours)[0].astype(np.float32)
-    seen = planes.take(around, 1) - usual[:, None]
+    powers = surfaces(height, width)
+    known = powers.take(border(height, width), 1)
+    around = along_edges(colours)
+    seen = around - median(around).astype(np.float32)[:, None]
     off = np.abs(seen).max(0)
     for _ in range(FITS):
         trusted = known / (1 + np.square(off / OFF))
@@ -151,7 +147,7 @@ def even_out(colours: Colours) -> Colours:
     if lying.mean() < share or np.ptp(light, axis=1).max() < MIN_SLOPE:
         return colours
     surface[:, 0] -= light[:, lying].mean(1)  # the first power is level
-    evened = (planes - surface @ powers).round().clip(0, LEVELS - 1)
+    evened = (colours.reshape(3, -1) - surface @ powers).round().clip(0, LEVELS - 1)
     return evened.astype(np.uint8).reshape(colours.shape)
 
 
@@ -194,9 +190,14 @@ def stretch(
 
 def edge_colour(colours: Colours) -> tuple[NDArray[np.int16], float]:
     """Return the usual colour at the edges, int16 [3], and how far half of them are."""
-    around = colours.reshape(3, -1).take(border(*colours.shape[1:]), 1)
+    around = along_edges(colours)
     usual = median(around)
     return usual, quantile(difference(around - usual[:, None]), 0.5)
+
+
+def along_edges(colours: Colours) -> Colours:
+    """Pick the colours along the edges of a picture: uint8 [3, h, w] to [3, n]."""
+    return colours.reshape(3, -1).take(border(*colours.shape[1:]), 1)
 
 
 def median(colours: Colours) -> NDArray[np.int16]:
