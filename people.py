@@ -13,22 +13,23 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import affine_grid, grid_sample, max_pool2d
+from torch.nn.functional import affine_grid, grid_sample
 
+from cloth import PHOTO_SIDE, cover, detail, dye, folds, tint, usual_colour
 from drawing import chance, uniform
 from images import WHITE
 
-PHOTO_SIDE = 56  # pixels, of all drawn photos
 TOPS = 0, 2, 4, 6  # T-shirt, pullover, coat, shirt
 LONG_SLEEVES = 2, 4, 6
-TROUSER, DRESS = 1, 3
+TROUSER, DRESS, COAT = 1, 3, 4
 SHOES, BAG = (5, 7, 9), 8
 DARK_SKIN, PALE_SKIN = (0.25, 0.14, 0.1), (0.97, 0.82, 0.74)
 DARK_HAIR, PALE_HAIR = (0.04, 0.03, 0.03), (0.88, 0.72, 0.5)
 BACK_SHARE = 0.25  # of the people, who turn their back
 POSED_SHARE = 0.4  # of the arms, with the hand at the hip
 CROSSED_SHARE = 0.15  # likewise, laid across
-SLEEVED_SHARE = 0.7  # of those in long sleeves, whose arms, too, are seen in them
+SLEEVED_SHARE = 0.7  # of those in long sleeves: these go where the arms go
+OPEN_SHARE, OPEN_COAT_SHARE = 0.35, 0.6  # of the tops, that are open below the neck
 # where garments begin and end: usually, from close by, and when all of somebody is seen
 TOP_SPANS = (
     ((-0.6, -0.3), (0.3, 0.9)),
@@ -80,6 +81,7 @@ class Kinds(NamedTuple):
     trouser: Tensor
     gown: Tensor
     shoe: Tensor
+    coat: Tensor
     sleeved: Tensor  # with long sleeves
 
     @property
@@ -94,12 +96,13 @@ def dress(pixels: Tensor, labels: Tensor, random: Generator) -> Drawn:
     The garment that is asked for is the one in the middle.
     """
     size = len(pixels)
-    classes = TOPS, (TROUSER,), (DRESS,), SHOES, LONG_SLEEVES
+    classes = TOPS, (TROUSER,), (DRESS,), SHOES, (COAT,), LONG_SLEEVES
     kinds = Kinds(*(among(labels, kind) for kind in classes))
     frame = _frame(kinds, random)
     torso = _torso(frame, kinds.trouser, random)
     shades = place(pixels, frame)
     hidden = cover(shades)
+    shades = detail(shades, hidden, random)
     garment = dye(shades, random, uniform(size, random, 0, 1))
     skin = tint(DARK_SKIN, PALE_SKIN, size, random)
     flesh = skin.expand_as(garment)
@@ -119,20 +122,22 @@ def dress(pixels: Tensor, labels: Tensor, random: Generator) -> Drawn:
     worn, tucked = cover(upper) * kinds.trouser, chance(size, random, 0.5)
     drawn = drawn.painted(colours, worn * tucked)
 
-    before, behind = _arms(torso, random)
-    sleeved = (kinds.sleeved & chance(size, random, SLEEVED_SHARE))[:, None]
-    arm = torch.where(sleeved, _cloth(garment, hidden), skin).expand_as(garment)
-    drawn = drawn.painted(arm, behind * kinds.person)
+    sleeved = kinds.sleeved & chance(size, random, SLEEVED_SHARE)
+    arms = _arms(torso, sleeved, random)
+    cloth = usual_colour(garment, hidden) * uniform(size, random, 0.75, 1.05)[..., None]
+    arm = torch.where(sleeved[:, None], cloth * folds(size, random)[:, None], flesh)
+    # as it lies flat, it has sleeves where no arm is
+    trunk = _trunk(torso, uniform(size, random, 0, 0.3))
+    hidden = hidden * torch.where(sleeved, trunk, 1)
+    garment = garment * (folds(size, random) * _roundness(torso, random))[:, None]
+    drawn = drawn.painted(arm, arms.behind * kinds.person)
     drawn = drawn.painted(garment, hidden)
+    under = dye(shades, random, uniform(size, random, 0, 0.1))
+    under = torch.where(chance(size, random, 0.5)[..., None], under, flesh)
+    drawn = drawn.painted(under, hidden * _opening(torso, kinds, random))
     drawn = drawn.painted(colours, worn * ~tucked)
-    return drawn.painted(arm, before * kinds.person)
-
-
-def _cloth(garment: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean colour of a garment: [N, 3, 1, 1]."""
-    shown = mask.sum((1, 2)).clamp(min=1)
-    cloth = (garment * mask[:, None]).sum((2, 3)) / shown[:, None]
-    return cloth[:, :, None, None]
+    drawn = drawn.painted(arm, arms.before * kinds.person)
+    return drawn.painted(flesh, arms.hands * (kinds.person & sleeved))
 
 
 def among(labels: Tensor, classes: tuple[int, ...]) -> Tensor:
@@ -171,7 +176,7 @@ def _frame(kinds: Kinds, random: Generator) -> Frame:
             first = torch.where(kind & seen, uniform(size, random, *top), first)
             last = torch.where(kind & seen, uniform(size, random, *bottom), last)
     x, height = uniform(size, random, -0.12, 0.12), (last - first) / 2
-    width = height * uniform(size, random, 0.85, 1.2)
+    width = height * uniform(size, random, 0.7, 1.1)
     return Frame(x, (first + last) / 2, width.clamp(max=1), height)
 
 
@@ -213,13 +218,22 @@ def _paint_head(
     return drawn.painted(flesh, face * person)
 
 
-def _arms(torso: Torso, random: Generator) -> tuple[Tensor, Tensor]:
-    """Draw arms: those before a garment, across it or at the hip, and those behind."""
+class Arms(NamedTuple):
+    """Where arms are, float [N, h, w] each."""
+
+    before: Tensor  # the garment, across it
+    behind: Tensor
+    hands: Tensor  # but those at a hip
+
+
+def _arms(torso: Torso, sleeved: Tensor, random: Generator) -> Arms:
+    """Draw arms, thicker in sleeves: hanging, with a hand at the hip, or crossed."""
     size = len(torso.x)
-    before = behind = torch.zeros(size, PHOTO_SIDE, PHOTO_SIDE)
+    before = behind = hands = torch.zeros(size, PHOTO_SIDE, PHOTO_SIDE)
     top = torso.shoulders + torso.width * 0.25
     long = torso.hips - torso.shoulders
     thick = torso.width * uniform(size, random, 0.16, 0.24)
+    thick = thick * torch.where(sleeved, uniform(size, random, 1.1, 1.5), 1)
     for way in (-1, 1):
         shoulder = torso.x + way * torso.width * 0.85
         kind = uniform(size, random, 0, 1)
@@ -240,7 +254,41 @@ def _arms(torso: Torso, random: Generator) -> tuple[Tensor, Tensor]:
         behind = torch.maximum(behind, upper)
         behind = torch.maximum(behind, fore * ~crossed)
         before = torch.maximum(before, fore * crossed)
-    return before, behind
+        held = limb((hand, end), (hand, end), thick * 0.8)
+        hands = torch.maximum(hands, held * ~posed)
+    return Arms(before, behind, hands)
+
+
+def _trunk(torso: Torso, waist: Tensor) -> Tensor:
+    """Draw a trunk without its arms, narrower by a share at the `waist`."""
+    line = torch.linspace(-1, 1, PHOTO_SIDE)
+    down = (line[:, None] - torso.shoulders) / (torso.hips - torso.shoulders)
+    narrow = (1 - ((down - 0.6) / 0.6).square()).clamp(min=0)
+    return column(torso.x, torso.width * (1.05 - waist * narrow))
+
+
+def _roundness(torso: Torso, random: Generator) -> Tensor:
+    """How bright a trunk is where it turns away: float [N, 1, w]."""
+    line = torch.linspace(-1, 1, PHOTO_SIDE)
+    turned = ((line - torso.x) / torso.width).square().clamp(max=1)
+    return 1 - turned * uniform(len(torso.x), random, 0, 0.3)
+
+
+def _opening(torso: Torso, kinds: Kinds, random: Generator) -> Tensor:
+    """Draw what shows in an open collar, and down an open coat: float [N, h, w]."""
+    size, coat = len(torso.x), kinds.coat
+    collar, flap = (
+        [uniform(size, random, *span) for span in spans]
+        for spans in (((0.1, 0.4), (0.2, 0.45)), ((0.3, 2), (0.15, 0.5)))
+    )
+    deep, wide = (torch.where(coat, *pair) for pair in zip(flap, collar, strict=True))
+    line = torch.linspace(-1, 1, PHOTO_SIDE)
+    long = (torso.hips - torso.shoulders) * deep
+    down = (line[:, None] - torso.shoulders) / long
+    shown = column(torso.x, torso.width * wide * (1 - down).clamp(0, 1))
+    share = torch.where(coat, OPEN_COAT_SHARE, OPEN_SHARE)
+    is_open = uniform(size, random, 0, 1) < share
+    return shown * (down < 1) * (is_open & kinds.top)
 
 
 def _legs(torso: Torso, random: Generator) -> Tensor:
@@ -254,6 +302,12 @@ def _legs(torso: Torso, random: Generator) -> Tensor:
         for at in (torso.x - apart, torso.x + apart)
     )
     return torch.maximum(left, right)
+
+
+def column(x: Tensor, width: Tensor) -> Tensor:
+    """Draw what reaches so far to both sides of x in each row: float [N, h, w]."""
+    beside = (torch.linspace(-1, 1, PHOTO_SIDE) - x).abs()
+    return ((width - beside) * PHOTO_SIDE / 2 + 0.5).clamp(0, 1)
 
 
 def limb(first: Point, last: Point, thick: Tensor) -> Tensor:
@@ -281,13 +335,6 @@ def place(pixels: Tensor, frame: Frame, tilt: Tensor | None = None) -> Tensor:
     return grid_sample(pictures, grid, align_corners=False)[:, 0]
 
 
-def cover(garments: Tensor) -> Tensor:
-    """Where garments hide what is behind, 0..1, their small dark spots included."""
-    cloth = (garments * 6).clamp(0, 1)
-    grown = max_pool2d(cloth, 3, stride=1, padding=1)
-    return -max_pool2d(-grown, 3, stride=1, padding=1)
-
-
 def others(pixels: Tensor, wanted: Tensor, random: Generator) -> Tensor:
     """Draw pictures at random from the wanted ones; blank if there is none."""
     chosen = wanted.flatten().nonzero()[:, 0]
@@ -295,30 +342,3 @@ def others(pixels: Tensor, wanted: Tensor, random: Generator) -> Tensor:
         return torch.zeros_like(pixels)
     picks = torch.randint(len(chosen), (len(pixels),), generator=random)
     return pixels[chosen[picks]]
-
-
-def dye(shades: Tensor, random: Generator, contrast: Tensor) -> Tensor:
-    """Give levels [N, h, w] two colours that far apart: [N, 3, h, w]."""
-    size = len(shades)
-    first, second = (_colours(size, random) for _ in range(2))
-    pull = contrast[..., None]
-    return torch.lerp(first, torch.lerp(first, second, pull), shades[:, None])
-
-
-def _colours(size: int, random: Generator) -> Tensor:
-    """Choose colours, greys and pale ones most: [size, 3, 1, 1]."""
-    grey = uniform(size, random, 0, 1)
-    grey = torch.where(chance(size, random, 0.4), 1 - 0.3 * grey, grey)
-    strength = uniform(size, random, 0, 1) ** 2
-    hue = torch.rand(size, 3, 1, generator=random)
-    return torch.lerp(grey.expand(-1, 3, -1), hue, strength)[..., None]
-
-
-def tint(
-    dark: tuple[float, ...], pale: tuple[float, ...], size: int, random: Generator
-) -> Tensor:
-    """Choose colours between two, a little off: [size, 3, 1, 1]."""
-    first, second = (torch.tensor(colour)[None, :, None] for colour in (dark, pale))
-    between = torch.lerp(first, second, uniform(size, random, 0, 1))
-    off = 0.06 * (torch.rand(size, 3, 1, generator=random) - 0.5)
-    return (between + off).clamp(0, 1)[..., None]

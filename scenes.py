@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
+from cloth import PHOTO_SIDE, cover, detail, dye, enlarge
 from drawing import (
     chance,
     curves,
@@ -32,7 +33,7 @@ from drawing import (
 )
 from images import SIDE, WHITE, preprocess
 from outliers import CHUNK, Drawer, heaps, leaves, portion
-from people import BAG, PHOTO_SIDE, SHOES, Drawn, Frame, among, cover, dress, dye, place
+from people import BAG, SHOES, Drawn, Frame, among, dress, place
 from photos import on_all_cores
 
 WORN_SHARE, CARRIED_SHARE = 0.6, 0.2  # the latter of shoes and bags
@@ -40,6 +41,9 @@ SHADOW = 4  # pixels, how far a shadow falls aside, and how soft it is
 STUDIO_SHARE = 0.5  # of the grounds, half as many behind other things
 TILT, SHOE_TILT = 0.25, 0.7  # radians, at most
 PAIR_SHARE = 0.3  # of the shoes
+FOLDABLE = 0, 2, 6  # T-shirts, pullovers and shirts
+FOLDED_SHARE = 0.15  # of these, if nobody wears them
+FOLDED = slice(1, 21), slice(6, 22)  # rows and columns that show then
 PRINTED_SHARE = 0.3  # of the other things, as packets and labels are
 
 SHAPES: dict[Drawer, int] = {
@@ -61,7 +65,7 @@ def shoot(things: Drawn, studio: Tensor, random: Generator) -> Tensor:
     In a `studio`, bool [N, 1, 1], it is plain but for the light.
     """
     size = len(things.mask)
-    texture = _enlarge(fill(size, random))
+    texture = enlarge(fill(size, random))
     contrast = 0.8 * uniform(size, random, 0, 1) ** 2
     ground = dye(texture, random, torch.where(studio, 0.02, contrast))
     pale = 1 - 0.3 * uniform(size, random, 0, 1)[..., None] ** 2
@@ -75,7 +79,7 @@ def shoot(things: Drawn, studio: Tensor, random: Generator) -> Tensor:
     shadow = avg_pool2d(aside, 2 * SHADOW + 1, stride=1) * dark
     lit = ground * (1 - shadow[:, None])
     pictures = torch.lerp(lit, things.colours, things.mask[:, None])
-    light = _enlarge(gradients(size, random)) * uniform(size, random, 0, 0.4)
+    light = enlarge(gradients(size, random)) * uniform(size, random, 0, 0.4)
     pictures = (pictures * (1 - light[:, None])).clamp(0, 1)
     pictures = pictures ** uniform(size, random, 0.6, 1.6)[..., None]
     soft = avg_pool2d(pictures, 3, stride=1, padding=1)
@@ -84,11 +88,6 @@ def shoot(things: Drawn, studio: Tensor, random: Generator) -> Tensor:
     pictures = pictures + grain * (0.04 * uniform(size, random, 0, 1) ** 2)[..., None]
     pictures = (pictures.clamp(0, 1) * WHITE).round().to(torch.uint8)
     return pictures.permute(0, 2, 3, 1)
-
-
-def _enlarge(pictures: Tensor) -> Tensor:
-    side = [PHOTO_SIDE, PHOTO_SIDE]
-    return interpolate(pictures[:, None], side, mode="bilinear")[:, 0]
 
 
 def see_garments(pixels: Tensor, labels: Tensor, random: Generator) -> Tensor:
@@ -122,9 +121,11 @@ def _garments(pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
 
 
 def _lay(pixels: Tensor, labels: Tensor, random: Generator) -> Drawn:
-    """Lay garments down, shoes turned farther than others, some of them in pairs."""
+    """Lay garments down, some tops folded, some shoes turned far or in pairs."""
     size = len(pixels)
     shoe = among(labels, SHOES)
+    folded = among(labels, FOLDABLE) & chance(size, random, FOLDED_SHARE)
+    pixels = torch.where(folded, _fold(pixels), pixels)
     x, y = (uniform(size, random, -0.15, 0.15) for _ in "xy")
     width, height = (uniform(size, random, 0.55, 0.95) for _ in "wh")
     tilt = uniform(size, random, -TILT, TILT)
@@ -138,7 +139,15 @@ def _lay(pixels: Tensor, labels: Tensor, random: Generator) -> Drawn:
     paired = shoe & chance(size, random, PAIR_SHARE)
     hidden = cover(shades).round().bool()
     shades = torch.where(paired & ~hidden, behind, shades)
-    return Drawn(dye(shades, random, uniform(size, random, 0.2, 1)), cover(shades))
+    mask = cover(shades)
+    shades = detail(shades, mask, random)
+    return Drawn(dye(shades, random, uniform(size, random, 0.2, 1)), mask)
+
+
+def _fold(pixels: Tensor) -> Tensor:
+    """Fold tops as they lie in shops, without sleeves and hem: uint8 [N, 28, 28]."""
+    shown = pixels[:, None, *FOLDED].float()
+    return interpolate(shown, [SIDE, SIDE], mode="bilinear")[:, 0].to(torch.uint8)
 
 
 def _strangers(size: int, seed: int) -> Tensor:
@@ -148,9 +157,9 @@ def _strangers(size: int, seed: int) -> Tensor:
     shades = torch.where(textured, fill(size, random), masks)
     printed = glyphs(size, random) * chance(size, random, PRINTED_SHARE)
     shades = torch.lerp(shades, 1 - shades, printed)
-    colours = dye(_enlarge(shades), random, uniform(size, random, 0.2, 1))
+    colours = dye(enlarge(shades), random, uniform(size, random, 0.2, 1))
     studio = chance(size, random, STUDIO_SHARE / 2)
-    return _see(shoot(Drawn(colours, _enlarge(masks)), studio, random))
+    return _see(shoot(Drawn(colours, enlarge(masks)), studio, random))
 
 
 def _seeds(count: int, random: Generator) -> list[int]:

@@ -6,9 +6,9 @@ from conftest import Samples
 from torch import Generator, Tensor
 
 import people
-from people import PHOTO_SIDE
+from cloth import PHOTO_SIDE
 
-SHIRT, TROUSER, GOWN, BAG = 0, 1, 3, 8
+SHIRT, TROUSER, PULLOVER, GOWN, COAT, BAG = 0, 1, 2, 3, 4, 8
 
 
 @pytest.fixture
@@ -53,8 +53,9 @@ def test_nobody_wears_a_bag(pixels: Tensor, samples: Samples) -> None:
     assert torch.corrcoef(pair)[0, 1] > 0.6
 
 
-def test_skin_is_no_garment(pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of most people in black clothes both these and their pale skin are seen."""
+@pytest.fixture
+def in_black(pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All wear black, and have the palest skin."""
 
     def black(shades: Tensor, *_: object) -> Tensor:
         return torch.zeros(len(shades), 3, PHOTO_SIDE, PHOTO_SIDE)
@@ -64,11 +65,36 @@ def test_skin_is_no_garment(pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(people, "dye", black)
     monkeypatch.setattr(people, "tint", pale)
+
+
+@pytest.mark.usefixtures("in_black")
+def test_skin_is_no_garment(pixels: Tensor) -> None:
+    """Of most people in black clothes both these and their pale skin are seen."""
     colours, mask = dress(pixels, SHIRT)
     level, inside = colours.mean(1), mask > 0.9
     for shown in (level < 0.1, level > 0.9):
         share = (shown & inside).sum((1, 2)) / inside.sum((1, 2))
         assert (share > 0.1).float().mean() > 0.6
+
+
+@pytest.mark.usefixtures("in_black")
+def test_long_sleeves_go_where_the_arms_go(pixels: Tensor) -> None:
+    """Beside the trunk there is skin in a T-shirt, cloth in a pullover."""
+    skin = []
+    for label in (SHIRT, PULLOVER):
+        colours, mask = dress(pixels, label)
+        beside = mask[:, 20:40] > 0.9
+        beside[:, :, 22:34] = False
+        skin.append(((colours.mean(1)[:, 20:40] > 0.9) & beside).sum())
+    assert skin[1] < 0.6 * skin[0]
+
+
+@pytest.mark.usefixtures("in_black")
+def test_coats_are_open_more_than_pullovers(pixels: Tensor) -> None:
+    """The middle of some shows skin, or what is worn below."""
+    middle = slice(None), slice(None), slice(20, 34), slice(27, 29)
+    shown = [(dress(pixels, k).colours[middle] > 0.9).sum() for k in (PULLOVER, COAT)]
+    assert shown[1] > 1.2 * shown[0]
 
 
 def test_place_puts_a_picture_where_it_is_told() -> None:
