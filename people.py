@@ -104,40 +104,42 @@ def dress(pixels: Tensor, labels: Tensor, random: Generator) -> Drawn:
     hidden = cover(shades)
     shades = detail(shades, hidden, random)
     garment = dye(shades, random, uniform(size, random, 0, 1))
-    skin = tint(DARK_SKIN, PALE_SKIN, size, random)
-    flesh = skin.expand_as(garment)
-    nothing = torch.zeros_like(hidden)
+    flesh = tint(DARK_SKIN, PALE_SKIN, size, random).expand_as(garment)
 
-    drawn = Drawn(torch.zeros_like(garment), nothing)
-    drawn = _paint_head(drawn, torso, skin, kinds.person, random)
-    bare = _legs(torso, random) * (kinds.gown | kinds.trouser)
-    shin = limb((frame.x, -1.2), (frame.x, frame.y), frame.width / 3)
-    drawn = drawn.painted(flesh, torch.maximum(bare, shin * kinds.shoe))
-
-    lower = place(others(pixels, kinds.trouser, random), torso.below())
-    colours = dye(lower, random, uniform(size, random, 0, 0.5))
-    drawn = drawn.painted(colours, cover(lower) * kinds.top)
-    upper = place(others(pixels, kinds.top, random), torso.above())
-    colours = dye(upper, random, uniform(size, random, 0, 0.7))
-    worn, tucked = cover(upper) * kinds.trouser, chance(size, random, 0.5)
-    drawn = drawn.painted(colours, worn * tucked)
+    drawn = Drawn(torch.zeros_like(garment), torch.zeros_like(hidden))
+    drawn = _paint_head(drawn, torso, flesh, kinds.person, random)
+    drawn = drawn.painted(flesh, _legs(frame, torso, kinds, random))
+    lower = _choose(pixels, kinds.trouser, torso.below(), 0.5, random)
+    drawn = drawn.painted(lower.colours, lower.mask * kinds.top)
+    upper = _choose(pixels, kinds.top, torso.above(), 0.7, random)
+    worn, tucked = upper.mask * kinds.trouser, chance(size, random, 0.5)
+    drawn = drawn.painted(upper.colours, worn * tucked)
 
     sleeved = kinds.sleeved & chance(size, random, SLEEVED_SHARE)
     arms = _arms(torso, sleeved, random)
     cloth = usual_colour(garment, hidden) * uniform(size, random, 0.75, 1.05)[..., None]
     arm = torch.where(sleeved[:, None], cloth * folds(size, random)[:, None], flesh)
+    drawn = drawn.painted(arm, arms.behind * kinds.person)
     # as it lies flat, it has sleeves where no arm is
     trunk = _trunk(torso, uniform(size, random, 0, 0.3))
     hidden = hidden * torch.where(sleeved, trunk, 1)
     garment = garment * (folds(size, random) * _roundness(torso, random))[:, None]
-    drawn = drawn.painted(arm, arms.behind * kinds.person)
     drawn = drawn.painted(garment, hidden)
     under = dye(shades, random, uniform(size, random, 0, 0.1))
     under = torch.where(chance(size, random, 0.5)[..., None], under, flesh)
     drawn = drawn.painted(under, hidden * _opening(torso, kinds, random))
-    drawn = drawn.painted(colours, worn * ~tucked)
+    drawn = drawn.painted(upper.colours, worn * ~tucked)
     drawn = drawn.painted(arm, arms.before * kinds.person)
     return drawn.painted(flesh, arms.hands * (kinds.person & sleeved))
+
+
+def _choose(
+    pixels: Tensor, wanted: Tensor, frame: Frame, contrast: float, random: Generator
+) -> Drawn:
+    """Draw others of the wanted garments in a frame; nothing if there is none."""
+    shades = place(others(pixels, wanted, random), frame)
+    pull = uniform(len(pixels), random, 0, contrast)
+    return Drawn(dye(shades, random, pull), cover(shades))
 
 
 def among(labels: Tensor, classes: tuple[int, ...]) -> Tensor:
@@ -194,10 +196,10 @@ def _torso(frame: Frame, trouser: Tensor, random: Generator) -> Torso:
 
 
 def _paint_head(
-    drawn: Drawn, torso: Torso, skin: Tensor, person: Tensor, random: Generator
+    drawn: Drawn, torso: Torso, flesh: Tensor, person: Tensor, random: Generator
 ) -> Drawn:
     """Draw a neck, a face and hair, from the front or the back, above a trunk."""
-    size = len(skin)
+    size = len(flesh)
     x, width = torso.x + torso.width * uniform(size, random, -0.15, 0.15), torso.width
     wide = width * uniform(size, random, 0.33, 0.45)
     tall = wide * uniform(size, random, 1.1, 1.4)
@@ -212,7 +214,6 @@ def _paint_head(
     bare = limb((left, collar), (right, collar), width * 0.2)
     face = limb((x, y - tall * 0.2), (x, y + tall * 0.3), wide * 0.85)
     face = face * ~chance(size, random, BACK_SHARE)
-    flesh = skin.expand_as(drawn.colours)
     drawn = drawn.painted(flesh, torch.maximum(neck, bare) * person)
     drawn = drawn.painted(hair, fall * person)
     return drawn.painted(flesh, face * person)
@@ -291,8 +292,8 @@ def _opening(torso: Torso, kinds: Kinds, random: Generator) -> Tensor:
     return shown * (down < 1) * (is_open & kinds.top)
 
 
-def _legs(torso: Torso, random: Generator) -> Tensor:
-    """Draw two legs and feet below a trunk."""
+def _legs(frame: Frame, torso: Torso, kinds: Kinds, random: Generator) -> Tensor:
+    """Draw two bare legs below a trunk, or the one that wears a shoe."""
     size = len(torso.x)
     apart = torso.width * uniform(size, random, 0.25, 0.5)
     thick = torso.width * uniform(size, random, 0.2, 0.3)
@@ -301,7 +302,9 @@ def _legs(torso: Torso, random: Generator) -> Tensor:
         limb((at, torso.hips), (at, feet), thick)
         for at in (torso.x - apart, torso.x + apart)
     )
-    return torch.maximum(left, right)
+    both = torch.maximum(left, right) * (kinds.gown | kinds.trouser)
+    shin = limb((frame.x, -1.2), (frame.x, frame.y), frame.width / 3)
+    return torch.maximum(both, shin * kinds.shoe)
 
 
 def column(x: Tensor, width: Tensor) -> Tensor:
