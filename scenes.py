@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Generator, Tensor
-from torch.nn.functional import avg_pool2d, interpolate, pad
+from torch.nn.functional import avg_pool2d, pad
 
 from cloth import PHOTO_SIDE, cover, detail, dye, enlarge
 from drawing import (
@@ -41,9 +41,6 @@ SHADOW = 4  # pixels, how far a shadow falls aside, and how soft it is
 STUDIO_SHARE = 0.5  # of the grounds, half as many behind other things
 TILT, SHOE_TILT = 0.25, 0.7  # radians, at most
 PAIR_SHARE = 0.3  # of the shoes
-FOLDABLE = 0, 2, 6  # T-shirts, pullovers and shirts
-FOLDED_SHARE = 0.15  # of these, if nobody wears them
-FOLDED = slice(1, 21), slice(6, 22)  # rows and columns that show then
 PRINTED_SHARE = 0.3  # of the other things, as packets and labels are
 
 SHAPES: dict[Drawer, int] = {
@@ -121,11 +118,9 @@ def _garments(pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
 
 
 def _lay(pixels: Tensor, labels: Tensor, random: Generator) -> Drawn:
-    """Lay garments down, some tops folded, some shoes turned far or in pairs."""
+    """Lay garments down, shoes turned farther than others, some of them in pairs."""
     size = len(pixels)
     shoe = among(labels, SHOES)
-    folded = among(labels, FOLDABLE) & chance(size, random, FOLDED_SHARE)
-    pixels = torch.where(folded, _fold(pixels), pixels)
     x, y = (uniform(size, random, -0.15, 0.15) for _ in "xy")
     width, height = (uniform(size, random, 0.55, 0.95) for _ in "wh")
     tilt = uniform(size, random, -TILT, TILT)
@@ -142,12 +137,6 @@ def _lay(pixels: Tensor, labels: Tensor, random: Generator) -> Drawn:
     mask = cover(shades)
     shades = detail(shades, mask, random)
     return Drawn(dye(shades, random, uniform(size, random, 0.2, 1)), mask)
-
-
-def _fold(pixels: Tensor) -> Tensor:
-    """Fold tops as they lie in shops, without sleeves and hem: uint8 [N, 28, 28]."""
-    shown = pixels[:, None, *FOLDED].float()
-    return interpolate(shown, [SIDE, SIDE], mode="bilinear")[:, 0].to(torch.uint8)
 
 
 def _strangers(size: int, seed: int) -> Tensor:

@@ -47,13 +47,3 @@ def test_no_two_strangers_are_alike() -> None:
     shown = strangers[strangers.amax(1) > 0]
     assert len(shown) > 150
     assert len(torch.unique(shown, dim=0)) == len(shown)
-
-
-def test_a_folded_top_fills_its_frame() -> None:
-    """Its trunk does, its sleeves are folded behind it."""
-    top = torch.zeros(1, 28, 28, dtype=torch.uint8)
-    top[:, :, 7:21] = 200  # trunk
-    top[:, :10, 3:25] = 200  # sleeves
-    folded = scenes._fold(top)
-    assert folded.dtype == torch.uint8
-    assert (folded[0, :, 2:26] > 150).all()
