@@ -15,7 +15,7 @@ def generator() -> Generator:
 
 
 def test_detail_brings_out_what_is_hardly_seen() -> None:
-    """A pale half and a paler one end up far apart, and nothing beside them changes."""
+    """A pale half and a paler one end up far apart."""
     shades = torch.zeros(COUNT, PHOTO_SIDE, PHOTO_SIDE)
     shades[:, 10:30, 10:40], shades[:, 30:50, 10:40] = 0.85, 0.95
     seen = cloth.detail(shades, cloth.cover(shades), generator())

@@ -89,6 +89,13 @@ def test_long_sleeves_go_where_the_arms_go(pixels: Tensor) -> None:
     assert skin[1] < 0.6 * skin[0]
 
 
+def test_no_sleeve_hangs_where_no_arm_is(pixels: Tensor) -> None:
+    """What is as broad as its frame covers less with long sleeves than without."""
+    broad = torch.full_like(pixels, 255)
+    short, long = (dress(broad, kind).mask.mean() for kind in (SHIRT, PULLOVER))
+    assert long < 0.9 * short
+
+
 @pytest.mark.usefixtures("in_black")
 def test_coats_are_open_more_than_pullovers(pixels: Tensor) -> None:
     """The middle of some shows skin, or what is worn below."""
