@@ -15,6 +15,7 @@ from drawing import chance, fill, uniform
 
 PHOTO_SIDE = 56  # pixels, of all drawn photos
 PRINTED_SHARE = 0.25  # of the garments
+MOST_OF_IT = torch.tensor([0.1, 0.9])  # quantiles of a garment's shades
 FLAT = 0.05  # between a garment's brightest and darkest shades: less is no detail
 FOLDED_SHARE = 0.7  # of the garments, those that fall in folds
 FOLDS = 7, 9  # down and across
@@ -40,9 +41,8 @@ def detail(shades: Tensor, mask: Tensor, random: Generator) -> Tensor:
     """
     size = len(shades)
     inside = torch.where(mask.round().bool(), shades, torch.nan).flatten(1)
-    dark, bright = (
-        inside.nanquantile(q, 1).nan_to_num(q)[:, None, None] for q in (0.1, 0.9)
-    )
+    levels = inside.nanquantile(MOST_OF_IT, 1).nan_to_num()
+    dark, bright = levels[..., None, None]
     clear = ((shades - dark) / (bright - dark).clamp(min=FLAT)).clamp(0, 1)
     shades = torch.lerp(shades, clear, uniform(size, random, 0, 1))
     prints = enlarge(fill(size, random))

@@ -19,6 +19,8 @@ from cloth import PHOTO_SIDE, cover, detail, dye, folds, tint, usual_colour
 from drawing import chance, uniform
 from images import WHITE
 
+LINE = torch.linspace(-1, 1, PHOTO_SIDE)
+ROWS, COLUMNS = LINE[:, None], LINE[None, :]
 TOPS = 0, 2, 4, 6  # T-shirt, pullover, coat, shirt
 LONG_SLEEVES = 2, 4, 6
 TROUSER, DRESS, COAT = 1, 3, 4
@@ -47,6 +49,9 @@ GOWN_SPANS = (
     ((-0.7, -0.6), (0.0, 0.4)),
 )
 NEAR_SHARE, WHOLE_SHARE = 0.35, 0.2  # of the pictures
+# how deep and wide an open collar and an open coat are, in trunks and half trunks
+COLLAR_SPANS = (0.1, 0.4), (0.2, 0.45)
+FLAP_SPANS = (0.3, 2), (0.15, 0.5)
 
 Point = tuple[Tensor, Tensor | float]  # right and down
 
@@ -121,8 +126,7 @@ def dress(pixels: Tensor, labels: Tensor, random: Generator) -> Drawn:
     arm = torch.where(sleeved[:, None], cloth * folds(size, random)[:, None], flesh)
     drawn = drawn.painted(arm, arms.behind * kinds.person)
     # as it lies flat, it has sleeves where no arm is
-    trunk = _trunk(torso, uniform(size, random, 0, 0.3))
-    hidden = hidden * torch.where(sleeved, trunk, 1)
+    hidden = hidden * torch.where(sleeved, _trunk(torso, random), 1)
     garment = garment * (folds(size, random) * _roundness(torso, random))[:, None]
     drawn = drawn.painted(garment, hidden)
     under = dye(shades, random, uniform(size, random, 0, 0.1))
@@ -260,18 +264,17 @@ def _arms(torso: Torso, sleeved: Tensor, random: Generator) -> Arms:
     return Arms(before, behind, hands)
 
 
-def _trunk(torso: Torso, waist: Tensor) -> Tensor:
-    """Draw a trunk without its arms, narrower by a share at the `waist`."""
-    line = torch.linspace(-1, 1, PHOTO_SIDE)
-    down = (line[:, None] - torso.shoulders) / (torso.hips - torso.shoulders)
+def _trunk(torso: Torso, random: Generator) -> Tensor:
+    """Draw a trunk without its arms, some of them narrower at the waist."""
+    down = (ROWS - torso.shoulders) / (torso.hips - torso.shoulders)
     narrow = (1 - ((down - 0.6) / 0.6).square()).clamp(min=0)
-    return column(torso.x, torso.width * (1.05 - waist * narrow))
+    waist = uniform(len(torso.x), random, 0, 0.3) * narrow
+    return column(torso.x, torso.width * (1.05 - waist))
 
 
 def _roundness(torso: Torso, random: Generator) -> Tensor:
     """How bright a trunk is where it turns away: float [N, 1, w]."""
-    line = torch.linspace(-1, 1, PHOTO_SIDE)
-    turned = ((line - torso.x) / torso.width).square().clamp(max=1)
+    turned = ((COLUMNS - torso.x) / torso.width).square().clamp(max=1)
     return 1 - turned * uniform(len(torso.x), random, 0, 0.3)
 
 
@@ -280,12 +283,11 @@ def _opening(torso: Torso, kinds: Kinds, random: Generator) -> Tensor:
     size, coat = len(torso.x), kinds.coat
     collar, flap = (
         [uniform(size, random, *span) for span in spans]
-        for spans in (((0.1, 0.4), (0.2, 0.45)), ((0.3, 2), (0.15, 0.5)))
+        for spans in (COLLAR_SPANS, FLAP_SPANS)
     )
     deep, wide = (torch.where(coat, *pair) for pair in zip(flap, collar, strict=True))
-    line = torch.linspace(-1, 1, PHOTO_SIDE)
     long = (torso.hips - torso.shoulders) * deep
-    down = (line[:, None] - torso.shoulders) / long
+    down = (ROWS - torso.shoulders) / long
     shown = column(torso.x, torso.width * wide * (1 - down).clamp(0, 1))
     share = torch.where(coat, OPEN_COAT_SHARE, OPEN_SHARE)
     is_open = uniform(size, random, 0, 1) < share
@@ -309,20 +311,23 @@ def _legs(frame: Frame, torso: Torso, kinds: Kinds, random: Generator) -> Tensor
 
 def column(x: Tensor, width: Tensor) -> Tensor:
     """Draw what reaches so far to both sides of x in each row: float [N, h, w]."""
-    beside = (torch.linspace(-1, 1, PHOTO_SIDE) - x).abs()
-    return ((width - beside) * PHOTO_SIDE / 2 + 0.5).clamp(0, 1)
+    return _inside(width - (COLUMNS - x).abs())
 
 
 def limb(first: Point, last: Point, thick: Tensor) -> Tensor:
     """Draw a line with round ends, 1 inside and 0 outside: float [N, h, w]."""
     (x0, y0), (x1, y1) = first, last
-    line = torch.linspace(-1, 1, PHOTO_SIDE)
-    right, down = line[None, :] - x0, line[:, None] - y0
+    right, down = COLUMNS - x0, ROWS - y0
     across, fall = x1 - x0, y1 - y0
     length = (across.square() + fall * fall).clamp(min=1e-6)
     along = ((right * across + down * fall) / length).clamp(0, 1)
     gap = (right - along * across).square() + (down - along * fall).square()
-    return ((thick - gap.sqrt()) * PHOTO_SIDE / 2 + 0.5).clamp(0, 1)
+    return _inside(thick - gap.sqrt())
+
+
+def _inside(depth: Tensor) -> Tensor:
+    """Mark what lies so deep inside an outline with 1, what is outside with 0."""
+    return (depth * PHOTO_SIDE / 2 + 0.5).clamp(0, 1)
 
 
 def place(pixels: Tensor, frame: Frame, tilt: Tensor | None = None) -> Tensor:
