@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from conftest import Encode, Samples
+from conftest import ROOT, Encode, Samples
 from PIL import Image, ImageColor, ImageDraw, ImageOps
 
 from images import (
@@ -195,6 +195,19 @@ def test_a_shaded_white_garment_is_found(encode: Encode, ground: int) -> None:
     pixels = to_pixels(encode(Image.fromarray(levels).convert("RGB"), "JPEG"))
     expected = to_pixels(encode(trouser(ground="white", colour="black"))) > 127
     assert ((pixels > 40) == expected).mean() > 0.95
+
+
+def test_photos_are_seen_as_when_the_threshold_was_chosen(encode: Encode) -> None:
+    """Elsewise `model.bin` refuses other photos than `report/` says.
+
+    A photo as it is, and large enough to be decoded at a fraction of its size.
+    """
+    photo = (ROOT / "static" / "pictures" / "photo-t-shirt.jpg").read_bytes()
+    enlarged = Image.open(io.BytesIO(photo)).resize((900, 1200))
+    seen = to_pixels(photo), to_pixels(encode(enlarged, "JPEG", quality=90))
+    with np.load(ROOT / "tests" / "pictures.npz") as file:
+        apart = np.abs(np.stack(seen).astype(int) - file["photo"])
+    assert apart.max() <= 2  # another libjpeg may round otherwise
 
 
 def person(colour: Colour = "navy") -> Image.Image:
