@@ -70,6 +70,10 @@ SIGNATURES: dict[bytes, type[ImageFile]] = {
 COMPRESSION, TILE_WIDTH, TILE_LENGTH = 259, 322, 323  # tags of TIFF
 FAXES = 2, 3, 4  # compressions of TIFF
 RUNS = 1, 2  # compressions of BMP
+LEFT_OUT = b"\0\r\n"
+STRIPPED = (
+    "bytes of the picture are missing: curl -d leaves some out, --data-binary none"
+)
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 
 
@@ -159,6 +163,8 @@ def decode(data: bytes) -> Image.Image:
     plain = decode_plain_png(data)
     if plain is not None:
         return plain
+    if _is_stripped(data):
+        raise BrokenImageError(STRIPPED)
     reader = reader_of(data)
     if reader is None:
         raise UnsupportedImageError(_why_unsupported(data))
@@ -252,6 +258,17 @@ def _refuse_if_partial(image: ImageFile) -> None:
     area = sum((right - left) * (low - top) for left, top, right, low in boxes)
     if area < image.width * image.height:
         raise ValueError("strips are missing")
+
+
+def _is_stripped(data: bytes) -> bool:
+    """Tell whether a picture lacks all bytes that `curl -d @FILE` leaves out.
+
+    A whole one has a zero byte, in each of the formats.
+    """
+    if any(byte in data for byte in LEFT_OUT) or data.isascii():
+        return False
+    signatures = *SIGNATURES, b"RIFF"
+    return data.startswith(tuple(s.translate(None, LEFT_OUT) for s in signatures))
 
 
 def _why_unsupported(data: bytes) -> str:

@@ -434,6 +434,15 @@ def test_damaged_pictures_raise_nothing_but_image_errors(
     assert refused
 
 
+@pytest.mark.parametrize("picture_format", [*LOSSLESS, "JPEG"])
+def test_a_picture_stripped_by_curl_is_told_so(
+    encode: Encode, picture_format: str
+) -> None:
+    data = encode(trouser(), picture_format)
+    with pytest.raises(BrokenImageError, match="--data-binary"):
+        to_pixels(data.translate(None, b"\0\r\n"))
+
+
 def test_a_palette_picture_without_its_palette_is_broken(encode: Encode) -> None:
     data = encode(trouser().convert("P"))
     start = data.index(b"PLTE") - 4

@@ -11,6 +11,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import fuzz
 import pytest
@@ -40,12 +41,23 @@ def test_http_python_and_the_file_agree(
         assert ("error" in answer) == prediction.is_unknown
 
 
+def curl(url: str, option: str) -> dict[str, Any]:
+    """Send a picture as the README does, with that option."""
+    command = ["curl", "-s", option, "@static/pictures/ankle-boot.png", url]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
 def test_curl_as_in_the_readme(server: Server) -> None:
-    command = ["curl", "-s", "--data-binary", "@static/pictures/ankle-boot.png"]
-    done = subprocess.run(
-        [*command, f"{server.url}/predict"], cwd=ROOT, capture_output=True, check=True
-    )
-    assert json.loads(done.stdout)["class"] == "Ankle boot"
+    answer = curl(f"{server.url}/predict", "--data-binary")
+    assert answer["class"] == "Ankle boot"
+
+
+def test_a_slip_with_curl_is_explained(server: Server) -> None:
+    answer = curl(f"{server.url}/predict", "-d")
+    assert answer["code"] == "broken_image"
+    assert "--data-binary" in answer["detail"]
 
 
 BAD = [
