@@ -156,10 +156,7 @@ def test_a_key_that_cannot_be_one_is_not_shown(key: str) -> None:
 def answering(
     status: int, headers: dict[str, str], body: bytes
 ) -> Iterator[tuple[str, list[str]]]:
-    """A service that is none of ours: its address, and the paths it is asked for.
-
-    It answers one request.
-    """
+    """A service that is none of ours: its address, and the paths it is asked for."""
     asked: list[str] = []
 
     class Foreign(BaseHTTPRequestHandler):
@@ -176,8 +173,9 @@ def answering(
             pass
 
     with HTTPServer(("127.0.0.1", 0), Foreign) as foreign:
-        Thread(target=foreign.handle_request, daemon=True).start()
+        Thread(target=foreign.serve_forever, args=[0.05], daemon=True).start()
         yield f"http://127.0.0.1:{foreign.server_port}", asked
+        foreign.shutdown()
 
 
 @pytest.mark.parametrize("status", [301, 308])
@@ -211,6 +209,16 @@ def test_a_foreign_service_is_one_line(body: bytes) -> None:
     assert done.returncode == 1
     assert b"not as our service" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--batch"]])
+def test_what_a_proxy_finds_too_large_stops_no_other(options: list[str]) -> None:
+    pictures = PICTURES / "bag.png", PICTURES / "coat.png"
+    with answering(413, {}, b"<html>") as (url, asked):
+        done = predict_test(*pictures, "--url", url, *options)
+    assert done.returncode == 1
+    assert done.stderr.count(b"413 too_large: send a smaller one\n") == 2
+    assert asked == ["/predict"] * (2 + len(options))
 
 
 def test_import_does_nothing() -> None:
