@@ -47,7 +47,9 @@ if Path("/dev/shm").is_dir():  # noqa: S108 - in memory: a busy disk fakes a dea
 
 
 def on_starting(server: Arbiter) -> None:
-    """Do not start without a model that works."""
+    """Do not start without a model that works and somebody to run it."""
+    if not server.num_workers:
+        sys.exit("gunicorn: 0 workers would answer nobody")
     give_back_memory()
     signal.signal(signal.SIGHUP, server.signal)  # heard after the start
     try:

@@ -217,6 +217,10 @@ def test_an_empty_setting_stops_the_start_with_one_line(
     assert name in fail_to_start(command, **{name: ""}).stderr
 
 
+def test_no_workers_stop_the_start_with_one_line() -> None:
+    assert "0 workers" in fail_to_start(GUNICORN, WEB_CONCURRENCY="0").stderr
+
+
 def fail_to_start(
     command: list[str], **environment: str
 ) -> subprocess.CompletedProcess[str]:
