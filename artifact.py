@@ -1,6 +1,6 @@
 """The format of `model.bin`: write it, read it from where it is kept, verify it.
 
-    >>> artifact.load("model.bin").facts["metrics"]["test_accuracy"]
+    >>> artifact.load("model.bin").facts["metrics"]["onnx_accuracy"]
 
     python artifact.py show                                what a model says of itself
     python artifact.py verify https://example.com/model.bin --sha256 HEX
@@ -276,7 +276,7 @@ def parse_options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("command", choices=["show", "verify", "fetch"])
-    parser.add_argument("uri", nargs="?", help="or a path (FLASK_MODEL_URI)")
+    parser.add_argument("uri", nargs="?", help="for show and verify a path as well (FLASK_MODEL_URI)")
     parser.add_argument("--sha256", help="of the file (FLASK_MODEL_SHA256)")
     parser.add_argument("--json", action="store_true", help="show: for programs")
     parser.add_argument(

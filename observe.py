@@ -43,7 +43,7 @@ REQUESTS = Counter(
 )
 LATENCY = Histogram(
     "fashion_request_seconds",
-    "From the request's head to its answer.",
+    "From when the request has come whole to its answer.",
     ["route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )

@@ -105,7 +105,7 @@ class Asked(NamedTuple):
     request_id: str
     method: str
     route: str
-    seconds: float  # from its head to its answer
+    seconds: float  # from when it had come whole to its answer
 
 
 def start() -> tuple[Flask, Classifier]:
