@@ -276,7 +276,9 @@ def parse_options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("command", choices=["show", "verify", "fetch"])
-    parser.add_argument("uri", nargs="?", help="for show and verify a path as well (FLASK_MODEL_URI)")
+    parser.add_argument(
+        "uri", nargs="?", help="or, but for fetch, a path (FLASK_MODEL_URI)"
+    )
     parser.add_argument("--sha256", help="of the file (FLASK_MODEL_SHA256)")
     parser.add_argument("--json", action="store_true", help="show: for programs")
     parser.add_argument(

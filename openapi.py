@@ -78,11 +78,12 @@ and `X-Model-Version`.
 | status | code | for example |
 | --- | --- | --- |
 """
+NOT_FOUND = "there is no such page"
 OUR_FAULT = "our fault; the log says more under the request's id"
 DETAILS = {  # by code, an example of what a problem says
     "bad_request": "the body is empty: send a picture, a form with a file or JSON",
     "unauthorized": "send a key: X-API-Key: KEY or Authorization: Bearer KEY",
-    "not_found": "there is no such page",
+    "not_found": NOT_FOUND,
     "method_not_allowed": "use POST",
     "timeout": TOO_LATE,
     "too_large": TOO_MANY,

@@ -28,6 +28,7 @@ from werkzeug.exceptions import (
     HTTPException,
     InternalServerError,
     MethodNotAllowed,
+    NotFound,
     ServiceUnavailable,
     Unauthorized,
 )
@@ -49,7 +50,7 @@ from answers import (
 from classifier import Classifier, Prediction
 from images import ImageError, Pixels, TooLargeError
 from line import Line, OverloadedError
-from openapi import OUR_FAULT, PROBLEM, openapi
+from openapi import NOT_FOUND, OUR_FAULT, PROBLEM, openapi
 from pictures import (
     MAX_PICTURES,
     TOO_MANY,
@@ -294,7 +295,10 @@ def refuse(error: HTTPException) -> Response:
     code = codes.get(error.code or 500, "bad_request")
     detail = error.description or ""
     if isinstance(error, MethodNotAllowed):
-        detail = f"use {', '.join(sorted(error.valid_methods or ()))}"
+        methods = {*(error.valid_methods or ())} - {"HEAD", "OPTIONS"}
+        detail = f"use {', '.join(sorted(methods))}"
+    if detail == NotFound.description:  # Werkzeug's, for those who type addresses
+        detail = NOT_FOUND
     if code == "too_large":
         megabytes = app.config["MAX_CONTENT_LENGTH"] / 1024**2
         detail = f"at most {megabytes:g} MB and {MAX_PICTURES} pictures in one request"

@@ -306,21 +306,22 @@ def test_one_pixel_is_no_garment(client: FlaskClient, encode: Encode) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "code"),
+    ("asked", "status", "code", "detail"),
     [
-        ("GET", "/predict", 405, "method_not_allowed"),
-        ("DELETE", "/ping", 405, "method_not_allowed"),
-        ("GET", "/nowhere", 404, "not_found"),
+        ("GET /predict", 405, "method_not_allowed", "use POST"),
+        ("DELETE /ping", 405, "method_not_allowed", "use GET"),
+        ("GET /nowhere", 404, "not_found", "there is no such page"),
     ],
 )
 def test_wrong_routes_are_problems(
-    client: FlaskClient, method: str, path: str, status: int, code: str
+    client: FlaskClient, asked: str, status: int, code: str, detail: str
 ) -> None:
+    method, path = asked.split()
     response = client.open(path, method=method)
     assert response.mimetype == "application/problem+json"
     assert (response.status_code, response.get_json()["code"]) == (status, code)
     assert ("Allow" in response.headers) == (status == 405)
-    assert response.get_json()["detail"]
+    assert response.get_json()["detail"] == detail
 
 
 def test_our_own_fault_is_a_problem_too(
