@@ -195,6 +195,8 @@ def fetch(uri: str, path: Path, sha256: str | None = None) -> Artifact:
     """
     if store.path_of(uri):
         raise ArtifactError(f"{uri} is here already: copy it")
+    if path.is_dir() or not path.resolve().parent.is_dir():  # better now than at last
+        raise ArtifactError(f"cannot write {path}")
     rest = path.with_name(f"{path.name}.part")
     with tempfile.TemporaryFile() as file:
         part = store.Part(file)

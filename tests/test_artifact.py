@@ -4,10 +4,12 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx.numpy_helper
@@ -139,6 +141,31 @@ def test_a_file_that_is_no_model_is_refused(
         artifact.read(str(path))
 
 
+class Hostile:
+    """What runs code where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_hostile_model_runs_no_code(
+    tmp_path: Path, entries: dict[str, bytes]
+) -> None:
+    touched = tmp_path / "touched"
+    hostile = pickle.dumps(Hostile(touched))
+    names = [name for name in entries if name.endswith(".pkl")]
+    path = pack(tmp_path / "model.bin", entries | dict.fromkeys(names, hostile))
+    assert artifact.read(path).facts["version"] == VERSION
+    assert run("verify", path).returncode == 0
+    assert run("show", path).returncode == 0
+    assert not touched.exists()
+    pickle.loads(hostile)  # noqa: S301 - it would
+    assert touched.exists()
+
+
 def test_whatever_is_wrong_is_said_in_one_line() -> None:
     assert str(artifact.ArtifactError("one\n  two")) == "one two"
 
@@ -229,3 +256,12 @@ def test_fetch_is_for_what_is_elsewhere(tmp_path: Path) -> None:
     done = run("fetch", MODEL, "-o", tmp_path / "model.bin")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("output", [".", "nowhere/model.bin"])
+def test_fetch_downloads_nothing_that_it_cannot_write(
+    tmp_path: Path, output: str
+) -> None:
+    done = run("fetch", "http://127.0.0.1:9/model.bin", "-o", tmp_path / output)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "cannot write" in done.stderr
