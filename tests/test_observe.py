@@ -18,6 +18,10 @@ import observe
 import predict
 from bench.service import workers_of
 
+KEPT = {"time", "request_id", "version", "sha256", "bytes", "class", "code"}
+KEPT |= {"probability", "unknown_score"}  # of a picture, and nothing to see it by
+HASH = re.compile("[0-9a-f]{64}")
+
 
 def figure(text: str, name: str) -> float:
     """Read one figure of a page of metrics."""
@@ -78,6 +82,9 @@ def test_figures_add_up_over_workers(
         if line.startswith("{")
     ]
     assert [line["status"] for line in logged] == [415, 404]  # the rest is no warning
+    of_pictures = [*lines, *logged[0]["predictions"]]
+    assert {name for line in of_pictures for name in line} <= KEPT
+    assert all(HASH.fullmatch(line["sha256"]) for line in of_pictures)
 
 
 def test_counts_outlive_a_worker(watched: tuple[Server, Path]) -> None:
