@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +125,34 @@ def lone_array() -> bytes:
     return buffer.getvalue()
 
 
+def endless_array() -> bytes:
+    """Make the head of an NPY file that claims more than any memory holds."""
+    buffer = io.BytesIO()
+    head = {"descr": "|u1", "fortran_order": False, "shape": (10**16, 28, 28)}
+    np.lib.format.write_array_header_1_0(buffer, head)
+    return buffer.getvalue()
+
+
+def archive_of(name: str, content: bytes) -> bytes:
+    """Make a zip archive of one file."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, content)
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
     "content",
-    [b"", b"no archive", b"PK\3\4 cut short", packed(b"\xff" * 20), lone_array()],
+    [
+        b"",
+        b"no archive",
+        b"PK\3\4 cut short",
+        packed(b"\xff" * 20),
+        lone_array(),
+        archive_of("images", b"no array"),
+        archive_of("images.npy", b"\x93NUMPY\1\0\x10\0{'descr': '|u1',("),
+        archive_of("images.npy", endless_array()),
+    ],
 )
 def test_a_damaged_npz_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "odd.npz").write_bytes(content)
