@@ -358,6 +358,8 @@ def load_checkpoint(path: Path, parts: Parts, facts: Facts) -> Past:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (EOFError, KeyError, RuntimeError, UnpicklingError) as error:
         raise ValueError(f"{path} is no checkpoint") from error
+    if not isinstance(state, dict) or "past" not in state:
+        raise ValueError(f"{path} is no checkpoint")
     for name, value in facts.items():
         if state.get(name) != value:
             was = "other data" if name == "data" else f"{name} {state.get(name)}"

@@ -1,5 +1,6 @@
 """Training on a small piece of the real data, from the files to `model.bin`."""
 
+import io
 import re
 import sys
 from collections.abc import Iterator
@@ -259,7 +260,23 @@ def test_resume_refuses_another_run(
         run(data, tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\3\4 cut short"])
+def saved(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no checkpoint",
+        b"PK\3\4 cut short",
+        saved(torch.ones(3)),
+        (ROOT / "model.bin").read_bytes(),
+    ],
+    ids=["empty", "text", "cut", "tensor", "model"],
+)
 def test_resume_refuses_what_is_no_checkpoint(
     data: Data, tmp_path: Path, content: bytes
 ) -> None:
