@@ -26,7 +26,7 @@ KNOWN, STRANGE, RULE = "#0072b2", "#d55e00", "#333333"  # told apart by the colo
 MISTAKES = 24
 SHEET_PICTURES = 50
 SHEET_COLUMNS = 10
-CELL = 84  # pixels, side of a picture on a contact sheet
+CELL = 3 * SIDE  # pixels, side of a picture on a contact sheet
 GAP = 6  # pixels
 SCORE_BINS = 80
 
@@ -154,7 +154,8 @@ def draw_pictures(folder: Path, files: Sequence[Path], pixels: Pixels) -> None:
         photo = decode(files[index].read_bytes())
         photo.thumbnail((CELL, CELL))
         sheet.paste(photo, (column * width, row * (CELL + GAP)))
-        seen = Image.fromarray(pixels[index]).resize((3 * SIDE, 3 * SIDE), 0)
+        seen = Image.fromarray(pixels[index])
+        seen = seen.resize((CELL, CELL), Image.Resampling.NEAREST)
         sheet.paste(seen, (column * width + CELL, row * (CELL + GAP)))
     sheet.save(folder / "pictures.png", optimize=True)
 

@@ -25,7 +25,7 @@ PHOTO_VIEWS = 8  # of each photo, if there are photos; fewer and fewer, at last 
 SCRAP_VIEWS = 1
 SCENE_EPOCHS = 3  # worth of scenes is drawn, each garment once; a short run draws less
 FULL_EPOCHS = 45  # of a run that shows all that; one of 5 epochs, a ninth
-CANDIDATES = 2  # for a made-up stranger's place, if a network is to choose among them
+CANDIDATES = 2  # for a made-up stranger's place, where a network chooses among them
 RECORDED = (  # settings that `model.json` tells
     "SCENE_SHARE",
     "STRANGE_SCENE_SHARE",

@@ -130,7 +130,7 @@ def check(model: Calibrated, onnx: bytes, facts: Facts, test: Split) -> Facts:
 
     Both round, and now and then to different sides, so a probability may differ.
     Raises `ValueError` if classes differ more often than one in 500 times, or if the
-    graph is less often right.
+    graph is less often right by more than one in 1,000.
     """
     classifier = Classifier(artifact.Artifact(onnx, facts))
     expected, predictions = [], []

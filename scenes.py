@@ -152,7 +152,7 @@ def _strangers(size: int, seed: int) -> Tensor:
 
 
 def _seeds(count: int, random: Generator) -> list[int]:
-    """Draw what each process starts from, for no two to draw the same scenes."""
+    """Draw what each chunk starts from, for no two to show the same scenes."""
     return torch.randint(2**62, (count,), generator=random).tolist()
 
 

@@ -69,7 +69,7 @@ LABEL_SMOOTHING = 0.1
 AVERAGE_EVERY = 4  # steps
 AVERAGE_SHARE = 0.03  # of the run: how far the weights' moving average looks back
 BAR_EVERY = 20  # steps, between two looks at the loss
-RECORDED = (  # settings that `model.json` tells
+RECORDED = (  # settings that `model.json` tells, also those that a run did not heed
     "RECALL_EPOCHS",
     "RECALL_SHARE",
     "CLEAN_EPOCHS",
