@@ -133,7 +133,15 @@ def blobs(size: int, random: Generator, radius: Tensor, reach: float = 0.25) -> 
     polygon = (math.pi / corners).cos() / (angle % side - side / 2).cos()
     edge = torch.where(chance(size, random, 0.4), polygon, edge)
     distance = radius * edge - (right.square() + up.square()).sqrt()
-    return (distance * SIDE / 2 + 0.5).clamp(0, 1)
+    return inside(distance)
+
+
+def inside(depth: Tensor) -> Tensor:
+    """Mark what lies inside an outline with 1, what is outside with 0: [N, h, w].
+
+    `depth` says how far inside, in half sides of the picture.
+    """
+    return (depth * depth.shape[-1] / 2 + 0.5).clamp(0, 1)
 
 
 def vessels(size: int, random: Generator) -> Tensor:
@@ -152,7 +160,7 @@ def vessels(size: int, random: Generator) -> Tensor:
         narrowed = 1 - depth * torch.sigmoid(slant * (along / long - start))
         width = torch.where(chance(size, random, 0.5), width * narrowed, width)
     gap = torch.minimum(wide * width - beside.abs(), long - along.abs())
-    return (gap * SIDE / 2 + 0.5).clamp(0, 1)
+    return inside(gap)
 
 
 def twins(size: int, random: Generator) -> Tensor:
@@ -170,7 +178,7 @@ def straps(size: int, random: Generator) -> Tensor:
     wide, long = uniform(size, random, 0.08, 0.35), uniform(size, random, 0.7, 1.2)
     bent = uniform(size, random, -0.3, 0.3) * along.square()
     gap = torch.minimum(wide - (beside - bent).abs(), long - along.abs())
-    band = (gap * SIDE / 2 + 0.5).clamp(0, 1)
+    band = inside(gap)
     middle = blobs(size, random, wide + uniform(size, random, 0.05, 0.35), reach=0.1)
     return torch.maximum(band, middle)
 

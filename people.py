@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from cloth import PHOTO_SIDE, cover, detail, dye, folds, tint, usual_colour
-from drawing import chance, uniform
+from drawing import chance, inside, uniform
 from images import WHITE
 
 LINE = torch.linspace(-1, 1, PHOTO_SIDE)
@@ -311,7 +311,7 @@ def _legs(frame: Frame, torso: Torso, kinds: Kinds, random: Generator) -> Tensor
 
 def column(x: Tensor, width: Tensor) -> Tensor:
     """Draw what reaches so far to both sides of x in each row: float [N, h, w]."""
-    return _inside(width - (COLUMNS - x).abs())
+    return inside(width - (COLUMNS - x).abs())
 
 
 def limb(first: Point, last: Point, thick: Tensor) -> Tensor:
@@ -322,12 +322,7 @@ def limb(first: Point, last: Point, thick: Tensor) -> Tensor:
     length = (across.square() + fall * fall).clamp(min=1e-6)
     along = ((right * across + down * fall) / length).clamp(0, 1)
     gap = (right - along * across).square() + (down - along * fall).square()
-    return _inside(thick - gap.sqrt())
-
-
-def _inside(depth: Tensor) -> Tensor:
-    """Mark what lies so deep inside an outline with 1, what is outside with 0."""
-    return (depth * PHOTO_SIDE / 2 + 0.5).clamp(0, 1)
+    return inside(thick - gap.sqrt())
 
 
 def place(pixels: Tensor, frame: Frame, tilt: Tensor | None = None) -> Tensor:
