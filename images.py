@@ -70,10 +70,8 @@ SIGNATURES: dict[bytes, type[ImageFile]] = {
 COMPRESSION, TILE_WIDTH, TILE_LENGTH = 259, 322, 323  # tags of TIFF
 FAXES = 2, 3, 4  # compressions of TIFF
 RUNS = 1, 2  # compressions of BMP
-LEFT_OUT = b"\0\r\n"
-STRIPPED = (
-    "bytes of the picture are missing: curl -d leaves some out, --data-binary none"
-)
+LEFT_OUT = b"\0\r\n"  # of a picture by `curl -d @FILE`
+STRIPPED = "bytes are missing: curl -d leaves some out, --data-binary none"
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 
 

@@ -105,7 +105,7 @@ def post(session: requests.Session, url: str, **body: Any) -> Answer:
             fault = "does not take this key" if "X-API-Key" in session.headers else ""
             raise ServiceError(f"{url} {fault or 'wants a key: --key KEY'}")
         return answer
-    if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:  # for a proxy
+    if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:  # by a proxy
         return {"status": 413, "code": "too_large", "detail": "send a smaller one"}
     status = f"{response.status_code} {response.reason}"
     raise ServiceError(f"{url} answers {status}, not as our service")
