@@ -113,9 +113,10 @@ def test_a_link_stays_one_when_it_is_written_to(tmp_path: Path) -> None:
     assert (tmp_path / "store" / "1.bin").read_bytes() == b"new"
 
 
-def plain_checkpoint() -> bytes:
+def saved(value: object) -> bytes:
+    """Return what `torch.save` makes of anything."""
     buffer = io.BytesIO()
-    torch.save({"weights": torch.ones(3)}, buffer)
+    torch.save(value, buffer)
     return buffer.getvalue()
 
 
@@ -127,7 +128,7 @@ def plain_checkpoint() -> bytes:
         (b"not a zip archive", "cannot be read"),
         (MODEL.read_bytes()[:-100], "cannot be read"),
         (MODEL.read_bytes()[: MODEL.stat().st_size // 2], "cannot be read"),
-        (plain_checkpoint(), "not a model of this service"),
+        (saved({"weights": torch.ones(3)}), "not a model of this service"),
     ],
     ids=["missing", "empty", "text", "cut", "half", "plain checkpoint"],
 )

@@ -174,8 +174,10 @@ def answering(
 
     with HTTPServer(("127.0.0.1", 0), Foreign) as foreign:
         Thread(target=foreign.serve_forever, args=[0.05], daemon=True).start()
-        yield f"http://127.0.0.1:{foreign.server_port}", asked
-        foreign.shutdown()
+        try:
+            yield f"http://127.0.0.1:{foreign.server_port}", asked
+        finally:
+            foreign.shutdown()
 
 
 @pytest.mark.parametrize("status", [301, 308])

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, Samples
 from PIL import Image
+from test_artifact import pack
 from torchvision.datasets import FashionMNIST
 
 import photos
@@ -133,29 +133,28 @@ def endless_array() -> bytes:
     return buffer.getvalue()
 
 
-def archive_of(name: str, content: bytes) -> bytes:
-    """Make a zip archive of one file."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(name, content)
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize(
     "content",
-    [
-        b"",
-        b"no archive",
-        b"PK\3\4 cut short",
-        packed(b"\xff" * 20),
-        lone_array(),
-        archive_of("images", b"no array"),
-        archive_of("images.npy", b"\x93NUMPY\1\0\x10\0{'descr': '|u1',("),
-        archive_of("images.npy", endless_array()),
-    ],
+    [b"", b"no archive", b"PK\3\4 cut short", packed(b"\xff" * 20), lone_array()],
 )
 def test_a_damaged_npz_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "odd.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"odd\.npz"):
+        photos.read_unknown(tmp_path / "odd.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("images", b"no array"),
+        ("images.npy", b"\x93NUMPY\1\0\x10\0{'descr': '|u1',("),
+        ("images.npy", endless_array()),
+    ],
+)
+def test_an_archive_of_no_array_is_refused(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    pack(tmp_path / "odd.npz", {name: content})
     with pytest.raises(ValueError, match=r"odd\.npz"):
         photos.read_unknown(tmp_path / "odd.npz")
 

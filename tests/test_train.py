@@ -1,6 +1,5 @@
 """Training on a small piece of the real data, from the files to `model.bin`."""
 
-import io
 import re
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Samples, torchvision_root
+from test_artifact import saved
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -258,12 +258,6 @@ def test_resume_refuses_another_run(
     monkeypatch.setattr(train, "LABEL_SMOOTHING", 0.2)
     with pytest.raises(ValueError, match=r"label_smoothing 0\.1"):
         run(data, tmp_path, resume=True)
-
-
-def saved(value: object) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
