@@ -187,6 +187,19 @@ def replace(path: Path, data: bytes) -> None:
         raise
 
 
+def check_output(path: Path) -> None:
+    """Raise `ArtifactError` if `replace` could not write to `path`, or beside it.
+
+    For those who would find out only after an hour.
+    """
+    folders = path.parent, path.resolve().parent
+    for folder in folders:
+        if not folder.is_dir():
+            raise ArtifactError(f"cannot write {path}: no folder {folder}")
+    if path.is_dir() or not all(os.access(folder, os.W_OK) for folder in folders):
+        raise ArtifactError(f"cannot write {path}")
+
+
 def fetch(uri: str, path: Path, sha256: str | None = None) -> Artifact:
     """Bring the model at `uri` to `path`, where only one that works gets to.
 
@@ -195,8 +208,7 @@ def fetch(uri: str, path: Path, sha256: str | None = None) -> Artifact:
     """
     if store.path_of(uri):
         raise ArtifactError(f"{uri} is here already: copy it")
-    if path.is_dir() or not path.resolve().parent.is_dir():  # better now than at last
-        raise ArtifactError(f"cannot write {path}")
+    check_output(path)
     rest = path.with_name(f"{path.name}.part")
     with tempfile.TemporaryFile() as file:
         part = store.Part(file)

@@ -15,7 +15,6 @@ every choice. A run looks at the test pictures once, at the end.
 import argparse
 import ctypes
 import io
-import os
 import sys
 import time
 from functools import partial
@@ -87,6 +86,9 @@ RECORDED = (  # settings that `model.json` tells, also those that a run did not 
     "AVERAGE_EVERY",
     "AVERAGE_SHARE",
 )
+
+# what reading a file raises that is none
+NO_CHECKPOINT = EOFError, LookupError, RuntimeError, TypeError, UnpicklingError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -356,10 +358,9 @@ def load_checkpoint(path: Path, parts: Parts, facts: Facts) -> Past:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (EOFError, KeyError, RuntimeError, UnpicklingError) as error:
+        past = Past(*state["past"])
+    except NO_CHECKPOINT as error:
         raise ValueError(f"{path} is no checkpoint") from error
-    if not isinstance(state, dict) or "past" not in state:
-        raise ValueError(f"{path} is no checkpoint")
     for name, value in facts.items():
         if state.get(name) != value:
             was = "other data" if name == "data" else f"{name} {state.get(name)}"
@@ -369,7 +370,7 @@ def load_checkpoint(path: Path, parts: Parts, facts: Facts) -> Past:
     for network in (parts.network, cast("FashionCNN", parts.average.module)):
         if network.is_watched():
             network.round()
-    return Past(*state["past"])
+    return past
 
 
 def parse_options() -> argparse.Namespace:
@@ -411,7 +412,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on after a stop")
     options = parser.parse_args()
     options.checkpoint = Path(f"{options.output}.checkpoint")
-    folders = [path.parent for path in (options.output, options.output.resolve())]
     if options.quick and options.start:
         parser.error("--quick is for a new network; --start is short by itself")
     if options.epochs is None:
@@ -419,12 +419,10 @@ def parse_options() -> argparse.Namespace:
         options.epochs = FINE_TUNING_EPOCHS if options.start else usual
     if options.epochs < 1:
         parser.error("--epochs is at least 1")
-    # better now than after an hour
-    for folder in folders:
-        if not folder.is_dir():
-            parser.error(f"no folder {folder} to write to")
-    if options.output.is_dir() or not all(os.access(f, os.W_OK) for f in folders):
-        parser.error(f"cannot write {options.output}")
+    try:
+        artifact.check_output(options.output)
+    except artifact.ArtifactError as error:
+        parser.error(str(error))
     if options.resume and not options.checkpoint.is_file():
         parser.error(f"nothing to go on from: no {options.checkpoint}")
     return options
