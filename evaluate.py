@@ -21,12 +21,13 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-import artifact
-import figures
-from classifier import Classifier
-from data import add_options, fingerprint, read_fashion_mnist
-from images import SIDE, WHITE, Pixels
-from metrics import (
+from model import artifact
+from model.classifier import Classifier
+from model.images import SIDE, WHITE, Pixels
+from training import plots as figures
+from training.data import add_options, fingerprint, read_fashion_mnist
+from training.folders import find_photos, read_all_unknown, read_pictures
+from training.metrics import (
     Answers,
     Floats,
     calibration,
@@ -34,7 +35,6 @@ from metrics import (
     measure_photos,
     measure_unknown,
 )
-from photos import find_photos, read_all_unknown, read_pictures
 
 BATCH_SIZE = 250
 MADE_UP = 1_000  # pictures of each kind of noise

@@ -20,11 +20,10 @@ from types import FrameType
 
 from gunicorn.arbiter import Arbiter
 
-import artifact
-import settings
-import store
-from classifier import Classifier
-from cores import usable_cores
+from model import artifact, store
+from model.classifier import Classifier
+from model.cores import usable_cores
+from service import settings
 from worker import Worker
 
 SPARE_SECONDS = 15  # to try a model out, when it has come

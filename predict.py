@@ -33,11 +33,12 @@ from werkzeug.exceptions import (
     Unauthorized,
 )
 
-import artifact
-import observe
-import protocols
-import settings
-from answers import (
+from model import artifact
+from model.classifier import Classifier, Prediction
+from model.images import ImageError, Pixels, TooLargeError
+from service import observe, settings
+from service import v2 as protocols
+from service.answers import (
     Json,
     Outcome,
     answer,
@@ -47,11 +48,8 @@ from answers import (
     summarise,
     written,
 )
-from classifier import Classifier, Prediction
-from images import ImageError, Pixels, TooLargeError
-from line import Line, OverloadedError
-from openapi import NOT_FOUND, OUR_FAULT, PROBLEM, openapi
-from pictures import (
+from service.batching import Line, OverloadedError
+from service.bodies import (
     MAX_PICTURES,
     TOO_MANY,
     Picture,
@@ -60,7 +58,8 @@ from pictures import (
     read_files,
     read_pictures,
 )
-from schemas import PROBLEMS
+from service.openapi import NOT_FOUND, OUR_FAULT, PROBLEM, openapi
+from service.schemas import PROBLEMS
 
 REQUEST_ID_LENGTH = 64  # of a client's X-Request-ID, the rest is cut
 NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9_.-]")

@@ -22,14 +22,7 @@ from typing import NamedTuple
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestTimeout
 from werkzeug.http import http_date
 
-import observe
-import protocols
-import settings
-from answers import Outcome, answer, document_of, written
-from images import ImageError
-from line import FULL, OverloadedError
-from openapi import PROBLEM
-from pictures import Picture, plain_pictures
+from model.images import ImageError
 from predict import (
     Asked,
     account,
@@ -47,6 +40,12 @@ from predict import (
     respond,
     turn_away,
 )
+from service import observe, settings
+from service import v2 as protocols
+from service.answers import Outcome, answer, document_of, written
+from service.batching import FULL, OverloadedError
+from service.bodies import Picture, plain_pictures
+from service.openapi import PROBLEM
 
 FIELDS = re.compile(  # of a request's head, those that matter here
     rb"\n(content-type|content-encoding|inference-header-content-length|authorization"

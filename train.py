@@ -27,11 +27,12 @@ from torch import Generator, Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_avg_fn
 from tqdm import tqdm
 
-import artifact
-import lesson
-from augment import augment
-from data import Data, add_options, get_data
-from lesson import (
+from model import artifact
+from model.network import Convolution, FashionCNN
+from training import epoch as lesson
+from training.augment import augment
+from training.data import Data, add_options, get_data
+from training.epoch import (
     FULL_EPOCHS,
     Portions,
     Scenes,
@@ -43,9 +44,8 @@ from lesson import (
     share_drawn,
     size_of_mix,
 )
-from model import Convolution, FashionCNN
-from optimizer import Muon
-from release import Facts, accuracy_aside, release, report
+from training.optimizer import Muon
+from training.release import Facts, accuracy_aside, release, report
 
 # what differs later in a run
 RECALL_EPOCHS = 20  # after which photos ask for what the network says of them then

@@ -29,7 +29,6 @@ import requests
 from PIL import Image
 from torch import nn
 
-import artifact
 from bench.service import (
     OURS,
     ROOT,
@@ -42,10 +41,11 @@ from bench.service import (
     running,
     workers_of,
 )
-from classifier import OUTPUTS, Classifier, session_options
-from data import get_data
-from images import Pixels, to_pixels
-from model import Calibrated, FashionCNN, export_onnx
+from model import artifact
+from model.classifier import OUTPUTS, Classifier, session_options
+from model.images import Pixels, to_pixels
+from model.network import Calibrated, FashionCNN, export_onnx
+from training.data import get_data
 
 ROUNDS = 7
 PHOTOS = ((3000, 4000, False), (3000, 4000, True), (900, 1200, False))

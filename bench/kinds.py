@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-import artifact
 from bench.service import ROOT, grainy_jpeg, pictures
-from classifier import Classifier
-from images import Pixels, to_pixels
+from model import artifact
+from model.classifier import Classifier
+from model.images import Pixels, to_pixels
 
 PNGS, PHOTOS = 1000, 100  # different ones; photos are large, and all held in memory
 PHOTO_SIZE = (900, 1200)

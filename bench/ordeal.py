@@ -33,7 +33,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-import artifact
 from bench.service import (
     OURS,
     PORT,
@@ -45,6 +44,7 @@ from bench.service import (
     running,
     workers_of,
 )
+from model import artifact
 
 ADDRESS = ("127.0.0.1", PORT)
 CONNECTIONS = 8

@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from bench.kinds import BUSY
-from figures import KNOWN, STRANGE
+from training.plots import KNOWN, STRANGE
 
 Json = dict[str, Any]
 SIDES = {"us": KNOWN, "them": STRANGE}

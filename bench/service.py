@@ -16,7 +16,7 @@ import numpy as np
 import requests
 from PIL import Image
 
-from images import Pixels
+from model.images import Pixels
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = int(os.environ.get("BENCH_PORT", "9697"))

@@ -20,9 +20,9 @@ from flask.testing import FlaskClient
 from numpy.typing import NDArray
 from PIL import Image
 
-import artifact
 import predict
-from classifier import Classifier
+from model import artifact
+from model.classifier import Classifier
 
 Encode = Callable[..., bytes]
 

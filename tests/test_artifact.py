@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-import artifact
+from model import artifact
 
 MODEL = ROOT / "model.bin"
 VERSION = artifact.read(str(MODEL)).facts["version"]
@@ -205,9 +205,9 @@ def test_load_reads_once(tmp_path: Path) -> None:
 
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `python artifact.py ...`."""
+    """Run `python -m model ...`."""
     return subprocess.run(
-        [sys.executable, ROOT / "artifact.py", *arguments],
+        [sys.executable, "-m", "model", *arguments],
         check=False,
         env=os.environ | environment,
         capture_output=True,

@@ -5,7 +5,7 @@ import torch
 from conftest import Samples
 from torch import Tensor
 
-import augment
+from training import augment
 
 
 def random(seed: int = 1) -> torch.Generator:

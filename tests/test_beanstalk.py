@@ -20,7 +20,7 @@ import yaml
 from conftest import ROOT, Server
 from eb_stub import Parameters, account, git, snapshot
 
-import settings
+from service import settings
 
 EXTENSIONS = sorted((ROOT / ".ebextensions").iterdir())
 NGINX = ROOT / ".platform" / "nginx"

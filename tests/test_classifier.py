@@ -11,10 +11,10 @@ import torch
 from conftest import ROOT, Samples
 from numpy.typing import NDArray
 
-import artifact
-from classifier import Classifier, Prediction
-from data import get_data
-from model import Calibrated, Calibration, FashionCNN
+from model import artifact
+from model.classifier import Classifier, Prediction
+from model.network import Calibrated, Calibration, FashionCNN
+from training.data import get_data
 
 
 def probabilities(predictions: list[Prediction]) -> NDArray[np.float64]:

@@ -4,8 +4,8 @@ import torch
 from conftest import Samples
 from torch import Generator
 
-import cloth
-from cloth import PHOTO_SIDE
+from synthetic import cloth
+from synthetic.cloth import PHOTO_SIDE
 
 COUNT = 200
 

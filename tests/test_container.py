@@ -30,8 +30,8 @@ import requests
 from conftest import ROOT, Encode, Samples, Server, free_port, running
 from PIL import Image
 
-import artifact
 import predict
+from model import artifact
 
 IMAGE = str(ROOT / ".ci" / "image")
 BESIDES = {"model.bin", "static", "templates"}

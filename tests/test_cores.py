@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import cores
+from model import cores
 
 
 @pytest.mark.parametrize(

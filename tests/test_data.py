@@ -8,8 +8,8 @@ from conftest import Samples
 from PIL import Image
 from torchvision.datasets import FashionMNIST
 
-import data
-import photos
+from training import data
+from training import folders as photos
 
 CLASSES = FashionMNIST.classes
 

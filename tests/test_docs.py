@@ -11,8 +11,7 @@ from conftest import ROOT
 from flask.testing import FlaskClient
 
 import predict
-import schemas
-import settings
+from service import schemas, settings
 
 README = (ROOT / "README.md").read_text()
 SCRIPTS = sorted(ROOT.glob("*.py"))

@@ -10,9 +10,9 @@ import torch
 from conftest import ROOT, Samples, torchvision_root
 from numpy.typing import NDArray
 
-import artifact
 import evaluate
-from data import fingerprint
+from model import artifact
+from training.data import fingerprint
 
 
 def test_made_up_pictures_are_as_named(samples: Samples) -> None:

@@ -5,8 +5,8 @@ import pytest
 from conftest import Encode, Samples
 from PIL import Image, ImageDraw
 
-import garment
-from garment import (
+from model import garment
+from model.garment import (
     APART,
     GROUND,
     Colours,
@@ -15,7 +15,7 @@ from garment import (
     even_out,
     steps_from_ground,
 )
-from images import to_pixels
+from model.images import to_pixels
 
 
 @pytest.mark.parametrize("hook", [0, 8, 12])

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, Encode, Samples
 from PIL import Image, ImageColor, ImageDraw, ImageOps
 
-from images import (
+from model.images import (
     GREY,
     MAX_SCANS,
     PNG,
@@ -602,7 +602,7 @@ def test_plain_pngs_are_decoded_as_pillow_does(monkeypatch: pytest.MonkeyPatch) 
     found = [outcome(data) for data in cases]
     whole = plain_png(b"\0" * 5002 * 5000, (5001, 5000))
     assert decode_plain_png(whole) is None
-    monkeypatch.setattr("images.decode_plain_png", lambda data: None)
+    monkeypatch.setattr("model.images.decode_plain_png", lambda data: None)
     assert found == [outcome(data) for data in cases]
     assert quick[:4] == [True] * 4
     assert 20 < sum(quick) < len(cases) / 2

@@ -25,7 +25,7 @@ from kubernetes_validate.utils import (  # type: ignore[import-untyped]
 )
 
 import predict
-import settings
+from service import settings
 
 Json = dict[str, Any]
 

@@ -9,10 +9,10 @@ from conftest import Samples, torchvision_root
 from PIL import Image
 from torch import Tensor
 
-import data as data_room
-import lesson
-from data import Data
-from model import FashionCNN
+from model.network import FashionCNN
+from training import data as data_room
+from training import epoch as lesson
+from training.data import Data
 
 EPOCHS, ALL = 3, 1.0
 

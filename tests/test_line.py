@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-import line as line_room
-from line import Bounds, Line, OverloadedError
+from service import batching as line_room
+from service.batching import Bounds, Line, OverloadedError
 
 
 def begin(work: Callable[[], None]) -> threading.Thread:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-import metrics
-from metrics import Answers
+from training import metrics
+from training.metrics import Answers
 
 
 def answers(probabilities: list[list[float]], scores: list[float]) -> Answers:

@@ -14,9 +14,9 @@ import requests
 from conftest import GUNICORN, START_SECONDS, Server, serve, soon
 from flask.testing import FlaskClient
 
-import observe
 import predict
 from bench.service import workers_of
+from service import observe
 
 KEPT = {"time", "request_id", "version", "sha256", "bytes", "class", "code"}
 KEPT |= {"probability", "unknown_score"}  # of a picture, and nothing to see it by

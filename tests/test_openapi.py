@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from openapi_spec_validator import validate
 
 import predict
-import schemas
+from service import schemas
 
 FILES = {"static", "openapi.asset"}
 

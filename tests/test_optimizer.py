@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import train
-from model import FashionCNN
-from optimizer import Muon, orthogonal
+from model.network import FashionCNN
+from training.optimizer import Muon, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(48, 432), (432, 48), (16, 16)])

@@ -5,7 +5,7 @@ import torch
 from conftest import Samples
 from torch import Tensor
 
-import outliers
+from synthetic import outliers
 
 
 def random(seed: int = 1) -> torch.Generator:

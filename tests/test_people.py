@@ -5,8 +5,8 @@ import torch
 from conftest import Samples
 from torch import Generator, Tensor
 
-import people
-from cloth import PHOTO_SIDE
+from synthetic import people
+from synthetic.cloth import PHOTO_SIDE
 
 SHIRT, TROUSER, PULLOVER, GOWN, COAT, BAG = 0, 1, 2, 3, 4, 8
 

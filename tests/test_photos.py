@@ -16,7 +16,7 @@ from PIL import Image
 from test_artifact import pack
 from torchvision.datasets import FashionMNIST
 
-import photos
+from training import folders as photos
 
 CLASSES = FashionMNIST.classes
 
@@ -68,7 +68,8 @@ def test_a_file_that_is_no_picture_is_none(tmp_path: Path) -> None:
 def test_ctrl_c_is_for_one_process_only(seconds: float) -> None:
     """Else each worker shows its own traceback, dozens of lines in all."""
     code = (
-        "import photos, time; list(photos.on_all_cores(time.sleep, [1] * 99, what=''))"
+        "import time; from training import folders;"
+        " list(folders.on_all_cores(time.sleep, [1] * 99, what=''))"
     )
     command, pipe = [sys.executable, "-c", code], subprocess.PIPE
     with subprocess.Popen(

@@ -14,10 +14,10 @@ from conftest import Encode, Samples
 from flask.testing import FlaskClient
 from PIL import Image
 
-import observe
 import predict
-from classifier import Classifier
-from images import to_pixels
+from model.classifier import Classifier
+from model.images import to_pixels
+from service import observe
 
 FASHION = ["ankle-boot", "bag", "dress", "sandal", "sneaker", "trouser"]
 

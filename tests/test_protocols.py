@@ -19,8 +19,8 @@ from tritonclient.utils import InferenceServerException
 from werkzeug.test import TestResponse
 
 import predict
-import schemas
-from classifier import Classifier, Prediction
+from model.classifier import Classifier, Prediction
+from service import schemas
 
 INFER = "/v2/models/fashion/infer"
 SELDON = "/api/v1.0/predictions"

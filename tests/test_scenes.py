@@ -4,8 +4,7 @@ import torch
 from conftest import Samples
 from torch import Generator, Tensor
 
-import outliers
-import scenes
+from synthetic import outliers, scenes
 
 
 def see(samples: Samples, seed: int = 1) -> Tensor:

@@ -20,8 +20,8 @@ from conftest import GUNICORN, ROOT, WAITRESS, Samples, Server, serve, soon
 from test_artifact import pack
 from test_images import png_header
 
-import artifact
-from classifier import Classifier
+from model import artifact
+from model.classifier import Classifier
 
 
 def test_ping(server: Server) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import predict
-import settings
+from service import settings
 
 
 def test_defaults() -> None:

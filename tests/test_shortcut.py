@@ -24,9 +24,9 @@ from werkzeug.test import TestResponse
 
 import predict
 from connection import read_head
-from images import Pixels, to_pixels
-from line import Line, OverloadedError
-from pictures import plain_pictures
+from model.images import Pixels, to_pixels
+from service.batching import Line, OverloadedError
+from service.bodies import plain_pictures
 from shortcut import Answer, Ask, answer_alone, answer_together
 
 PHOTO = (ROOT / "static" / "pictures" / "photo-t-shirt.jpg").read_bytes()

@@ -28,8 +28,8 @@ from pyftpdlib.servers import FTPServer
 from test_artifact import VERSION, run
 from test_servers import does_not_run, fail_to_start, name_after_reload
 
-import artifact
-import store
+from model import artifact, store
+from model.__main__ import fetch
 
 DATA = (ROOT / "model.bin").read_bytes()
 HALF = len(DATA) // 2
@@ -533,7 +533,7 @@ def test_a_package_that_logs_gets_one_line_too(
 
 
 def test_a_missing_package_is_named() -> None:
-    code = "import sys; sys.modules['fsspec'] = None; import artifact; artifact.main()"
+    code = "import sys; sys.modules['fsspec'] = None; from model.__main__ import main; main()"
     command = [sys.executable, "-c", code, "verify", "s3://bucket/model.bin"]
     done = subprocess.run(
         command, cwd=ROOT, check=False, capture_output=True, text=True
@@ -713,7 +713,7 @@ def test_s3_says_why_there_is_no_file(
     s3: Bucket, uri: str, environment: dict[str, str], fault: str
 ) -> None:
     done = run("verify", uri, **s3.environment | environment)
-    assert (done.returncode, done.stderr) == (1, f"artifact: {uri} {fault}\n")
+    assert (done.returncode, done.stderr) == (1, f"model: {uri} {fault}\n")
 
 
 @pytest.fixture
@@ -743,7 +743,7 @@ def test_a_google_bucket_gives_the_file(gs: Bucket, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert path.read_bytes() == DATA
     done = run("fetch", "gs://models/none", "-o", path, **gs.environment)
-    assert done.stderr == "artifact: gs://models/none is not there\n"
+    assert done.stderr == "model: gs://models/none is not there\n"
     assert path.read_bytes() == DATA
 
 
@@ -768,12 +768,12 @@ def test_fetch_goes_on_where_it_was_stopped(web: HTTPStore, tmp_path: Path) -> N
     path = tmp_path / "model.bin"
     path.write_bytes(b"old")
     web.faults = [hang_after_half]
-    command = [sys.executable, "artifact.py", "fetch", web.url, "-o", str(path)]
+    command = [sys.executable, "-m", "model", "fetch", web.url, "-o", str(path)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: bool(web.asked))
     time.sleep(0.3)  # for the half to arrive
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=5)[1] == "artifact: stopped\n"
+    assert process.communicate(timeout=5)[1] == "model: stopped\n"
     assert process.returncode == 1
     assert path.read_bytes() == b"old"
     assert sorted(tmp_path.iterdir()) == [path, tmp_path / "model.bin.part"]
@@ -793,7 +793,7 @@ def test_a_strange_part_is_left_aside(
     web: HTTPStore, tmp_path: Path, left: bytes
 ) -> None:
     (tmp_path / "model.bin.part").write_bytes(left)
-    artifact.fetch(web.url, tmp_path / "model.bin")
+    fetch(web.url, tmp_path / "model.bin")
     assert "Range" not in web.asked[0]
     assert (tmp_path / "model.bin").read_bytes() == DATA
 
@@ -807,7 +807,7 @@ def test_fetches_at_once_do_not_mix(web: HTTPStore, tmp_path: Path) -> None:
         handler.give()
 
     web.faults = [cut(HALF), cut(HALF), cut(HALF), change]
-    command = [sys.executable, "artifact.py", "fetch", web.url, "-o", str(path)]
+    command = [sys.executable, "-m", "model", "fetch", web.url, "-o", str(path)]
     for process in [subprocess.Popen(command, cwd=ROOT) for _ in range(3)]:
         assert process.wait(20) == 0
     assert path.read_bytes() in {DATA, newer}
@@ -819,7 +819,7 @@ def test_fetch_shows_on_a_terminal_how_far_it_is(
 ) -> None:
     ours, terminal = os.openpty()
     path = str(tmp_path / "model.bin")
-    command = [sys.executable, "artifact.py", "fetch", web.url, "-o", path]
+    command = [sys.executable, "-m", "model", "fetch", web.url, "-o", path]
     subprocess.run(command, cwd=ROOT, stderr=terminal, check=True)
     shown = os.read(ours, 100_000).decode()
     os.close(ours)

@@ -14,14 +14,10 @@ from test_artifact import saved
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import artifact
-import data as data_room
-import lesson
-import release
 import train
-from classifier import Classifier
-from data import Data
-from model import (
+from model import artifact
+from model.classifier import Classifier
+from model.network import (
     Calibrated,
     Calibration,
     FashionCNN,
@@ -30,6 +26,10 @@ from model import (
     fit_calibration,
     unknown_score,
 )
+from training import data as data_room
+from training import epoch as lesson
+from training import release
+from training.data import Data
 
 EPOCHS = 3
 

@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-import artifact
-from classifier import Classifier
-from images import to_pixels
+from model import artifact
+from model.classifier import Classifier
+from model.images import to_pixels
 
 if __name__ == "__main__":
     folder, begin, seconds = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])

@@ -14,7 +14,7 @@ import torch
 from flask import Flask, request
 from PIL import Image
 
-from model import FashionCNN
+from model.network import FashionCNN
 
 app = Flask(__name__)
 checkpoint = torch.load(os.environ["MODEL"], weights_only=True)

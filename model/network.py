@@ -19,7 +19,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy
 
-from images import WHITE
+from model.images import WHITE
 
 LEVELS = 255  # of activations, above zero
 # levels of weights, above zero as below: processors without VNNI add two products in

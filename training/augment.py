@@ -9,8 +9,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
-from drawing import chance
-from images import SIDE
+from model.images import SIDE
+from synthetic.drawing import chance
 
 FLIP_SHARE = 0.5
 MAX_SHIFT = 2  # pixels, each way

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from photos import classes_of
+from training.folders import classes_of
 
 BINS = 15  # of the calibration error
 

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate, max_pool2d
 from torchvision.transforms.functional import pil_to_tensor
 
-from images import SIDE, WHITE
+from model.images import SIDE, WHITE
 
 LINE = torch.linspace(-1, 1, SIDE)
 ROWS, COLUMNS = LINE[:, None], LINE[None, :]

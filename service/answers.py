@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from classifier import Prediction
-from images import ImageError
-from pictures import Picture
-from schemas import PROBLEMS
+from model.classifier import Prediction
+from model.images import ImageError
+from service.bodies import Picture
+from service.schemas import PROBLEMS
 
 Json = dict[str, Any]
 Outcome = Prediction | ImageError  # of one picture

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
-from drawing import chance, fill, uniform
+from synthetic.drawing import chance, fill, uniform
 
 PHOTO_SIDE = 56  # pixels, of all drawn photos
 PRINTED_SHARE = 0.25  # of the garments

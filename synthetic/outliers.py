@@ -16,7 +16,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 
-from drawing import (
+from model.images import SIDE, WHITE
+from synthetic.drawing import (
     COLUMNS,
     ROWS,
     blobs,
@@ -32,7 +33,6 @@ from drawing import (
     stripes,
     uniform,
 )
-from images import SIDE, WHITE
 
 LEAVES = 24  # shapes that cover one another
 CHUNK = 250  # pictures drawn at once, to bound memory

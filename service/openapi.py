@@ -22,10 +22,10 @@ from flask import (
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-import schemas
-from pictures import TOO_MANY
-from schemas import PROBLEMS
-from settings import TOO_LATE
+from service import schemas
+from service.bodies import TOO_MANY
+from service.schemas import PROBLEMS
+from service.settings import TOO_LATE
 
 VERSION = "1.0.0"  # of the contract
 MESSAGES = "#/components/schemas/{model}"

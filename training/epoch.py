@@ -11,11 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from data import Data, Photos, Split, targets_of
-from model import unknown_score
-from outliers import make_outliers
-from release import evaluate
-from scenes import see_garments, see_strangers
+from model.network import unknown_score
+from synthetic.outliers import make_outliers
+from synthetic.scenes import see_garments, see_strangers
+from training.data import Data, Photos, Split, targets_of
+from training.release import evaluate
 
 # beside all garments once, as a share of their number; in a short run less
 SCENE_SHARE = 0.3  # garments in drawn photos

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from artifact import replace
-from images import SIDE, WHITE, Pixels, decode
+from model.artifact import replace
+from model.images import SIDE, WHITE, Pixels, decode
 
 mpl.use("Agg")
 plt.rcParams.update({"font.size": 13, "savefig.dpi": 100, "axes.titlesize": 14})

@@ -15,9 +15,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from cloth import PHOTO_SIDE, cover, detail, dye, folds, tint, usual_colour
-from drawing import chance, inside, uniform
-from images import WHITE
+from model.images import WHITE
+from synthetic.cloth import PHOTO_SIDE, cover, detail, dye, folds, tint, usual_colour
+from synthetic.drawing import chance, inside, uniform
 
 LINE = torch.linspace(-1, 1, PHOTO_SIDE)
 ROWS, COLUMNS = LINE[:, None], LINE[None, :]

@@ -19,7 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from werkzeug.exceptions import BadRequest
 from werkzeug.formparser import FormDataParser
 
-from images import (
+from model.images import (
     PNG,
     SIDE,
     WHITE,
@@ -29,7 +29,7 @@ from images import (
     reader_of,
     to_pixels,
 )
-from schemas import ImageRequest, ImagesRequest, PredictRequest
+from service.schemas import ImageRequest, ImagesRequest, PredictRequest
 
 MAX_PICTURES = 256  # in one request
 TOO_MANY = f"at most {MAX_PICTURES} pictures in one request"

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from tqdm import tqdm
 
-from cores import usable_cores
-from images import SIDE, ImageError, Pixels, decode, preprocess, see, to_pixels
+from model.cores import usable_cores
+from model.images import SIDE, ImageError, Pixels, decode, preprocess, see, to_pixels
 
 SCRAPS = 4  # pieces of each photo too small to show a garment
 VIEW_SIDE = 256  # pixels, longest side of a photo that views are cut from

@@ -15,12 +15,9 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-import artifact
-from augment import augment
-from classifier import Classifier
-from data import SPLIT_SEED, VIEWS, Data, Split, fingerprint
-from metrics import confuse, recall_precision
-from model import (
+from model import artifact
+from model.classifier import Classifier
+from model.network import (
     Calibrated,
     FashionCNN,
     export_onnx,
@@ -28,6 +25,9 @@ from model import (
     fit_threshold,
     unknown_score,
 )
+from training.augment import augment
+from training.data import SPLIT_SEED, VIEWS, Data, Split, fingerprint
+from training.metrics import confuse, recall_precision
 
 EVALUATION_BATCH = 250  # fastest: its activations stay in the cache
 CALIBRATION_COPIES = 8  # of each garment set aside, each moved in its own way
@@ -206,7 +206,7 @@ def save(path: Path, model: Calibrated, facts: Facts, test: Split) -> None:
 
 
 def report(facts: Facts) -> None:
-    """Print the figures of a finished model; `artifact.py show` tells all of it."""
+    """Print the figures of a finished model; `python -m model show` has all of it."""
     print(f"\n{'class':12} recall  precision")
     for name, row in facts["metrics"]["per_class"].items():
         print(f"{name:12} {row['recall']:6.1%}  {row['precision']:9.1%}")

@@ -25,7 +25,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from garment import BRIGHT_QUANTILE, isolate, quantile
+from model.garment import BRIGHT_QUANTILE, isolate, quantile
 
 Pixels = NDArray[np.uint8]
 

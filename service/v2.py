@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 
-from answers import Outcome
-from classifier import Classifier, Prediction
-from images import SIDE, ImageError, TooLargeError
-from openapi import VERSION
-from pictures import (
+from model.classifier import Classifier, Prediction
+from model.images import SIDE, ImageError, TooLargeError
+from service.answers import Outcome
+from service.bodies import (
     MAX_NUMBERS,
     MAX_PICTURES,
     TOO_MANY,
@@ -35,7 +34,8 @@ from pictures import (
     read_body,
     to_array,
 )
-from schemas import (
+from service.openapi import VERSION
+from service.schemas import (
     ImageInput,
     InferenceError,
     InferenceRequest,

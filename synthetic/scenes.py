@@ -18,8 +18,9 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from cloth import PHOTO_SIDE, cover, detail, dye, enlarge
-from drawing import (
+from model.images import SIDE, WHITE, preprocess
+from synthetic.cloth import PHOTO_SIDE, cover, detail, dye, enlarge
+from synthetic.drawing import (
     chance,
     curves,
     fill,
@@ -31,10 +32,9 @@ from drawing import (
     uniform,
     vessels,
 )
-from images import SIDE, WHITE, preprocess
-from outliers import CHUNK, Drawer, heaps, leaves, portion
-from people import BAG, SHOES, Drawn, Frame, among, dress, place
-from photos import on_all_cores
+from synthetic.outliers import CHUNK, Drawer, heaps, leaves, portion
+from synthetic.people import BAG, SHOES, Drawn, Frame, among, dress, place
+from training.folders import on_all_cores
 
 WORN_SHARE, CARRIED_SHARE = 0.6, 0.2  # the latter of shoes and bags
 SHADOW = 4  # pixels, how far a shadow falls aside, and how soft it is

@@ -14,7 +14,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact import Artifact, ArtifactError
+from model.artifact import Artifact, ArtifactError
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would write a device id
 import onnxruntime

@@ -20,7 +20,7 @@ from torch.nn.functional import one_hot
 from torchvision.datasets import FashionMNIST
 from tqdm import tqdm
 
-from photos import classes_of, find_photos, look_at_all, read_all_unknown
+from training.folders import classes_of, find_photos, look_at_all, read_all_unknown
 
 VALIDATION_SIZE = 5_000
 SPLIT_SEED = 0  # the same split whatever the seed, so that runs compare
