@@ -25,7 +25,7 @@ from werkzeug.exceptions import (
     ServiceUnavailable,
 )
 
-from service.settings import REQUEST_SECONDS, TOO_LATE
+from service.problems import REQUEST_SECONDS, TOO_LATE
 
 MAX_RECEIVED = 128 * 1024**2  # bytes of all requests under way; small ones may exceed
 ENDLESS = 2**62  # bytes

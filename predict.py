@@ -42,7 +42,6 @@ from service.answers import (
     Json,
     Outcome,
     answer,
-    describe,
     document_of,
     sign,
     summarise,
@@ -50,16 +49,22 @@ from service.answers import (
 )
 from service.batching import Line, OverloadedError
 from service.bodies import (
-    MAX_PICTURES,
-    TOO_MANY,
     Picture,
     decode,
     read_body,
     read_files,
     read_pictures,
 )
-from service.openapi import NOT_FOUND, OUR_FAULT, PROBLEM, openapi
-from service.schemas import PROBLEMS
+from service.openapi import PROBLEM, openapi
+from service.problems import (
+    MAX_PICTURES,
+    NOT_FOUND,
+    OUR_FAULT,
+    PROBLEMS,
+    REQUEST_SECONDS,
+    TOO_MANY,
+    to_problem,
+)
 
 REQUEST_ID_LENGTH = 64  # of a client's X-Request-ID, the rest is cut
 NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9_.-]")
@@ -70,7 +75,7 @@ TOO_LONG = (
 WAITRESS = {  # what gunicorn.conf.py and worker.py say, as far as waitress knows it
     "threads": 40,  # more than have to wait in line before it may be full
     "connection_limit": 300,
-    "channel_timeout": settings.REQUEST_SECONDS,  # of silence
+    "channel_timeout": REQUEST_SECONDS,  # of silence
     "cleanup_interval": 1,
     "channel_request_lookahead": 1,  # else it does not notice who has left
 }
@@ -278,7 +283,7 @@ def respond(body: Json, status: int = 200, kind: str = "application/json") -> Re
 @app.errorhandler(ImageError)
 def refuse_image(error: ImageError) -> Response:
     """Answer a fault that concerns the whole request."""
-    return problem(describe(error.code, str(error)))
+    return problem(to_problem(error.code, str(error)))
 
 
 @app.errorhandler(OverloadedError)
@@ -290,7 +295,7 @@ def turn_away(error: OverloadedError) -> Response:
 @app.errorhandler(HTTPException)
 def refuse(error: HTTPException) -> Response:
     """Give what Flask raises the same shape as every other error."""
-    codes = {status: code for code, (status, _) in reversed(PROBLEMS.items())}
+    codes = {problem.status: code for code, problem in reversed(PROBLEMS.items())}
     code = codes.get(error.code or 500, "bad_request")
     detail = error.description or ""
     if isinstance(error, MethodNotAllowed):
@@ -301,7 +306,7 @@ def refuse(error: HTTPException) -> Response:
     if code == "too_large":
         megabytes = app.config["MAX_CONTENT_LENGTH"] / 1024**2
         detail = f"at most {megabytes:g} MB and {MAX_PICTURES} pictures in one request"
-    document = describe(code, detail)
+    document = to_problem(code, detail)
     if error.code not in codes:  # 416, say
         document |= {"status": error.code or 500, "title": error.name}
     response = problem(document)

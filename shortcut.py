@@ -40,12 +40,13 @@ from predict import (
     respond,
     turn_away,
 )
-from service import observe, settings
+from service import observe
 from service import v2 as protocols
 from service.answers import Outcome, answer, document_of, written
 from service.batching import FULL, OverloadedError
 from service.bodies import Picture, plain_pictures
 from service.openapi import PROBLEM
+from service.problems import TOO_LATE
 
 FIELDS = re.compile(  # of a request's head, those that matter here
     rb"\n(content-type|content-encoding|inference-header-content-length|authorization"
@@ -217,7 +218,7 @@ def turn_away_unread(path: str, status: int, *, is_last: bool = False) -> bytes:
     """
     observe.count_unread(status)
     is_late = status == HTTPStatus.REQUEST_TIMEOUT
-    detail = settings.TOO_LATE if is_late else FULL
+    detail = TOO_LATE if is_late else FULL
     return turned_away(path, status, detail, secrets.token_hex(16), is_last=is_last)
 
 

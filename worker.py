@@ -36,7 +36,7 @@ from connection import (
     read_head,
     skip_rest,
 )
-from service.settings import REQUEST_SECONDS
+from service.problems import REQUEST_SECONDS
 
 if TYPE_CHECKING:  # imported by `load_wsgi`
     from shortcut import Ask

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from model.classifier import Prediction
 from model.images import ImageError
 from service.bodies import Picture
-from service.schemas import PROBLEMS
+from service.problems import to_problem
 
 Json = dict[str, Any]
 Outcome = Prediction | ImageError  # of one picture
@@ -23,11 +23,11 @@ Outcome = Prediction | ImageError  # of one picture
 def answer(outcome: Outcome) -> Json:
     """Put a prediction, or why there is none, in the words of the contract."""
     if isinstance(outcome, ImageError):
-        return {"error": describe(outcome.code, str(outcome))}
+        return {"error": to_problem(outcome.code, str(outcome))}
     if outcome.is_unknown:
         detail = f"none of the classes; the nearest is {outcome.label}"
         return {
-            "error": describe("unknown_class", detail)
+            "error": to_problem("unknown_class", detail)
             | {
                 "unknown_score": outcome.unknown_score,
                 "unknown_threshold": outcome.unknown_threshold,
@@ -66,12 +66,6 @@ def document_of(answers: list[Json], model: Json, is_batch: bool) -> Json:
     if is_batch:
         return {"predictions": answers, "model": model}
     return answers[0].get("error") or answers[0] | {"model": model}
-
-
-def describe(code: str, detail: str) -> Json:
-    """Make the members of a problem (RFC 9457), with our stable code."""
-    status, title = PROBLEMS[code]
-    return {"title": title, "status": status, "detail": detail, "code": code}
 
 
 def written(body: Json) -> bytes:

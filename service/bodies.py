@@ -29,10 +29,9 @@ from model.images import (
     reader_of,
     to_pixels,
 )
+from service.problems import MAX_PICTURES, TOO_MANY
 from service.schemas import ImageRequest, ImagesRequest, PredictRequest
 
-MAX_PICTURES = 256  # in one request
-TOO_MANY = f"at most {MAX_PICTURES} pictures in one request"
 MAX_NUMBERS = MAX_PICTURES * SIDE * SIDE
 SMALL = 128 * 128  # pixels
 FORM = re.compile(r'multipart/form-data; boundary=("?)([0-9A-Za-z-]{1,70})\1')

@@ -23,9 +23,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service import schemas
-from service.bodies import TOO_MANY
-from service.schemas import PROBLEMS
-from service.settings import TOO_LATE
+from service.problems import PROBLEMS, to_problem
 
 VERSION = "1.0.0"  # of the contract
 MESSAGES = "#/components/schemas/{model}"
@@ -78,21 +76,6 @@ and `X-Model-Version`.
 | status | code | for example |
 | --- | --- | --- |
 """
-NOT_FOUND = "there is no such page"
-OUR_FAULT = "our fault; the log says more under the request's id"
-DETAILS = {  # by code, an example of what a problem says
-    "bad_request": "the body is empty: send a picture, a form with a file or JSON",
-    "unauthorized": "send a key: X-API-Key: KEY or Authorization: Bearer KEY",
-    "not_found": NOT_FOUND,
-    "method_not_allowed": "use POST",
-    "timeout": TOO_LATE,
-    "too_large": TOO_MANY,
-    "unsupported_image": "not a picture in PNG, JPEG, WebP, GIF, BMP or TIFF format",
-    "broken_image": "the picture cannot be decoded: image file is truncated",
-    "unknown_class": "none of the classes; the nearest is Bag",
-    "internal_error": OUR_FAULT,
-    "overloaded": "the line for the network is full; try again in a moment",
-}
 TEXT = {"text/plain": {"schema": {"type": "string"}}}
 PAGE = {"text/html": {"schema": {"type": "string"}}}
 BINARY: Json = {"application/octet-stream": {"schema": {}}}
@@ -243,7 +226,7 @@ def describe_operation(
         for name in names
     ]
     codes = [*operation.codes, *COMMON]
-    statuses = sorted({PROBLEMS[code][0] for code in codes})
+    statuses = sorted({PROBLEMS[code].status for code in codes})
     described: Json = {
         "operationId": "_".join([endpoint.replace(".", "_"), *names[1:]]),
         "tags": [operation.tag],
@@ -263,8 +246,8 @@ def describe_operation(
 
 def describe_errors(operation: Operation, status: int, codes: list[str]) -> Json:
     """Describe the answers of one status, with an example of each code."""
-    here = [code for code in codes if PROBLEMS[code][0] == status]
-    description = ", ".join(PROBLEMS[code][1] for code in here)
+    here = [code for code in codes if PROBLEMS[code].status == status]
+    description = ", ".join(PROBLEMS[code].title for code in here)
     if operation.error is not schemas.Problem:
         return {"description": description, "content": content(operation.error)}
     problem = refer(schemas.Problem)
@@ -277,8 +260,7 @@ def describe_errors(operation: Operation, status: int, codes: list[str]) -> Json
 
 def example_of(code: str) -> Json:
     """Make up a problem with a code."""
-    status, title = PROBLEMS[code]
-    example = {"title": title, "status": status, "detail": DETAILS[code], "code": code}
+    example = to_problem(code, PROBLEMS[code].example)
     if code == "unknown_class":
         fields = schemas.UnknownClass.model_fields
         for name in ("unknown_score", "unknown_threshold", "nearest"):
@@ -289,8 +271,8 @@ def example_of(code: str) -> Json:
 def describe_codes() -> str:
     """Write what is common to all routes, and the table of all codes, in Markdown."""
     return ABOUT + "\n".join(
-        f"| {status} | `{code}` | {DETAILS[code]} |"
-        for code, (status, _) in PROBLEMS.items()
+        f"| {problem.status} | `{code}` | {problem.example} |"
+        for code, problem in PROBLEMS.items()
     )
 
 

@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
+from service.problems import PROBLEMS
+
 LONGEST = 2**64 - 1  # of a dimension: the specification's unsigned 64 bits
 
 Dimension = Annotated[int, Field(ge=0, le=LONGEST)]
@@ -123,22 +125,6 @@ class Answer(Prediction):
         description="The model that answered.",
         examples=[{"name": "fashion", "version": "aab7ea0c5317"}],
     )
-
-
-# code: status, title. The codes are stable; details are for people.
-PROBLEMS = {
-    "bad_request": (400, "Bad request"),
-    "unauthorized": (401, "Unauthorized"),
-    "not_found": (404, "Not found"),
-    "method_not_allowed": (405, "Method not allowed"),
-    "timeout": (408, "Timeout"),
-    "too_large": (413, "Too large"),
-    "unsupported_image": (415, "Unsupported image"),
-    "broken_image": (422, "Broken image"),
-    "unknown_class": (422, "Unknown class"),
-    "internal_error": (500, "Internal error"),
-    "overloaded": (503, "Overloaded"),
-}
 
 
 class Problem(Message):

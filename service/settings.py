@@ -15,8 +15,6 @@ from flask import Config
 
 OF_FLASK = re.compile("APP|DEBUG|ENV|ENV_FILE|RUN_.*|SKIP_DOTENV")  # its command's
 PREFIX = "FLASK_"
-REQUEST_SECONDS = 10  # for a request to arrive, and for its answer to be taken
-TOO_LATE = f"the request was not complete in {REQUEST_SECONDS} s"
 LEVELS = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR}
 HERE = Path(__file__).resolve().parent.parent
 

@@ -26,8 +26,6 @@ from model.images import SIDE, ImageError, TooLargeError
 from service.answers import Outcome
 from service.bodies import (
     MAX_NUMBERS,
-    MAX_PICTURES,
-    TOO_MANY,
     Picture,
     from_base64,
     from_numbers,
@@ -35,6 +33,7 @@ from service.bodies import (
     to_array,
 )
 from service.openapi import VERSION
+from service.problems import MAX_PICTURES, TOO_MANY
 from service.schemas import (
     ImageInput,
     InferenceError,

@@ -11,7 +11,8 @@ from conftest import ROOT
 from flask.testing import FlaskClient
 
 import predict
-from service import schemas, settings
+from service import settings
+from service.problems import PROBLEMS
 
 README = (ROOT / "README.md").read_text()
 SCRIPTS = sorted(ROOT.glob("*.py"))
@@ -29,7 +30,7 @@ def test_every_setting_is_documented(name: str) -> None:
     assert f"`FLASK_{name}`" in README
 
 
-@pytest.mark.parametrize("code", schemas.PROBLEMS)
+@pytest.mark.parametrize("code", PROBLEMS)
 def test_every_code_is_documented(code: str) -> None:
     assert f"`{code}`" in README
 

@@ -533,7 +533,10 @@ def test_a_package_that_logs_gets_one_line_too(
 
 
 def test_a_missing_package_is_named() -> None:
-    code = "import sys; sys.modules['fsspec'] = None; from model.__main__ import main; main()"
+    code = (
+        "import sys; sys.modules['fsspec'] = None;"
+        " from model.__main__ import main; main()"
+    )
     command = [sys.executable, "-c", code, "verify", "s3://bucket/model.bin"]
     done = subprocess.run(
         command, cwd=ROOT, check=False, capture_output=True, text=True
