@@ -25,7 +25,7 @@ from model import artifact
 from model.classifier import Classifier
 from model.images import SIDE, WHITE, Pixels
 from training import plots as figures
-from training.data import add_options, fingerprint, read_fashion_mnist
+from training.data import RECIPE, add_options, fingerprint, read_dataset
 from training.folders import find_photos, read_all_unknown, read_pictures
 from training.metrics import (
     Answers,
@@ -116,9 +116,11 @@ def measure(
 ) -> Report:
     """Ask the classifier about everything, and count. Raises `ValueError`."""
     classifier = Classifier(loaded)
-    files, folders = find_photos(photos, classifier.classes) if photos else ([], [])
+    files, folders = (
+        find_photos(photos, classifier.classes, RECIPE.aliases) if photos else ([], [])
+    )
     given = read_all_unknown(unknown)
-    test = read_fashion_mnist(data, is_train=False)
+    test = read_dataset(data, is_train=False)
     pixels, labels = test.data.numpy(), test.targets.numpy()
     own = made_up(pixels)
     if own.keys() & given.keys():

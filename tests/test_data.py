@@ -72,7 +72,7 @@ def test_folders_may_be_links(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "linked" / "dress").symlink_to(tree / "t-shirt")
     (tree / "t-shirt" / "round").symlink_to(tmp_path / "linked")
     (tree / "t-shirt" / "twin").symlink_to(tree / "t-shirt" / "more")
-    files, names = photos.find_photos(tmp_path / "linked", CLASSES)
+    files, names = photos.find_photos(tmp_path / "linked", CLASSES, data.RECIPE.aliases)
     assert {file.name for file in files} == {f"{index}.jpg" for index in range(4)}
     assert set(names) == {"dress"}
 

@@ -17,6 +17,7 @@ from test_artifact import pack
 from torchvision.datasets import FashionMNIST
 
 from training import folders as photos
+from training.data import RECIPE
 
 CLASSES = FashionMNIST.classes
 
@@ -39,11 +40,11 @@ CLASSES = FashionMNIST.classes
     ],
 )
 def test_folders_name_classes(folder: str, expected: list[str]) -> None:
-    assert photos.classes_of(folder, CLASSES) == expected
+    assert photos.classes_of(folder, CLASSES, RECIPE.aliases) == expected
 
 
 def test_every_named_class_is_one() -> None:
-    assert {name for names in photos.FOLDERS.values() for name in names} <= set(CLASSES)
+    assert {name for names in RECIPE.aliases.values() for name in names} <= set(CLASSES)
 
 
 def test_looks_vary_and_repeat(tmp_path: Path, samples: Samples) -> None:

@@ -22,6 +22,42 @@ from tqdm import tqdm
 
 from training.folders import classes_of, find_photos, look_at_all, read_all_unknown
 
+
+class Recipe(NamedTuple):
+    """A data set to train on, and what its pictures become."""
+
+    name: str  # of the model
+    title: str  # of the data set
+    dataset: type[FashionMNIST]  # its reader in torchvision
+    size: int  # pixels, height and width of an input array
+    channels: int  # 1 is grey
+    preprocessing: str  # photo -> input array, by its name in `model.images`
+    aliases: dict[str, list[str]]  # folder, singular -> classes its photos may be
+
+
+RECIPE = Recipe(
+    name="fashion",
+    title="Fashion-MNIST",
+    dataset=FashionMNIST,
+    size=28,
+    channels=1,
+    preprocessing="garment",
+    aliases={
+        "t-shirt": ["T-shirt/top"],
+        "top": ["T-shirt/top"],
+        "pant": ["Trouser"],
+        "jean": ["Trouser"],
+        "longsleeve": ["Pullover"],
+        "sweater": ["Pullover"],
+        "hoodie": ["Pullover"],
+        "outwear": ["Coat"],
+        "outerwear": ["Coat"],
+        "jacket": ["Coat"],
+        "shoe": ["Sandal", "Sneaker", "Ankle boot"],
+        "boot": ["Ankle boot"],
+    },
+)
+
 VALIDATION_SIZE = 5_000
 SPLIT_SEED = 0  # the same split whatever the seed, so that runs compare
 PHOTOS_ASIDE = 5  # one photo in so many is kept for choosing, never trained on
@@ -98,7 +134,7 @@ def get_data(
     `photos` is a tree for `read_photos`, `outliers` are folders or NPZ files of
     pictures that are none of the classes.
     """
-    parts = [read_fashion_mnist(folder, is_train) for is_train in (True, False)]
+    parts = [read_dataset(folder, is_train) for is_train in (True, False)]
     (pixels, labels), test = [Split(part.data, part.targets) for part in parts]
     classes = parts[0].classes
     order = torch.randperm(len(labels), generator=Generator().manual_seed(SPLIT_SEED))
@@ -122,15 +158,15 @@ def get_data(
     )
 
 
-def read_fashion_mnist(folder: Path, is_train: bool) -> FashionMNIST:
-    """Read one half of it; download it if it is not there.
+def read_dataset(folder: Path, is_train: bool) -> FashionMNIST:
+    """Read training or test pictures of the recipe; download them if missing.
 
-    Raises `ValueError` if it cannot be, or is damaged by a stop while it was unpacked.
+    Raises `ValueError` if that fails, or if a stop while unpacking left damaged files.
     """
     try:
-        return FashionMNIST(folder, is_train, download=True)
+        return RECIPE.dataset(folder, is_train, download=True)
     except (EOFError, RuntimeError, ValueError) as error:
-        name = folder / "FashionMNIST"
+        name = folder / RECIPE.dataset.__name__
         raise ValueError(f"{error}; if {name} is damaged, delete it") from error
 
 
@@ -153,20 +189,24 @@ def read_photos(folder: Path, classes: Sequence[str]) -> Photos:
     A folder whose name is no class holds strangers. Files that are no pictures are
     skipped, with a line that says how many. Raises `ValueError` if none is left.
     """
-    files, names = find_photos(folder, classes)
+    files, names = find_photos(folder, classes, RECIPE.aliases)
     looks = list(look_at_all(files, VIEWS))
     kept = [found for found in looks if found is not None]
     if not kept:
         raise ValueError(f"no pictures in {folder}")
     if len(kept) < len(files):
         tqdm.write(f"files of {folder} that are no pictures: {len(files) - len(kept)}")
-    strange = sorted(n for n in set(names) if not classes_of(n, classes))
+    strange = sorted(
+        n for n in set(names) if not classes_of(n, classes, RECIPE.aliases)
+    )
     if strange:
         tqdm.write(f"folders taken for none of the classes: {', '.join(strange)}")
     targets = torch.zeros(len(kept), len(classes) + 1, dtype=torch.bool)
     known = [name for name, found in zip(names, looks, strict=True) if found]
     for row, name in enumerate(known):
-        found = [classes.index(label) for label in classes_of(name, classes)]
+        found = [
+            classes.index(label) for label in classes_of(name, classes, RECIPE.aliases)
+        ]
         targets[row, found or [len(classes)]] = True
     seen, views, scraps, lots = (
         torch.from_numpy(np.stack(part)) for part in zip(*kept, strict=True)

@@ -1,6 +1,6 @@
 """Pictures from folders: labelled photos in many views, and strangers.
 
-    >>> classes_of("jeans", ["Trouser", "Pullover"])
+    >>> classes_of("jeans", ["Trouser", "Coat"], {"jean": ["Trouser"]})
     ['Trouser']
     >>> read_unknown(Path("cats")).shape                 # every file of the tree
     (200, 28, 28)
@@ -11,7 +11,7 @@ Training and evaluation read their photos here, all by way of `images`; no torch
 import hashlib
 import os
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from multiprocessing import get_context
@@ -36,23 +36,6 @@ MAX_WORKERS = 16  # processes that look at photos
 
 Result = TypeVar("Result")
 
-# Folder names beside the classes' own, in the singular, and the classes that a garment
-# in such a folder may be.
-FOLDERS = {
-    "t-shirt": ["T-shirt/top"],
-    "top": ["T-shirt/top"],
-    "pant": ["Trouser"],
-    "jean": ["Trouser"],
-    "longsleeve": ["Pullover"],
-    "sweater": ["Pullover"],
-    "hoodie": ["Pullover"],
-    "outwear": ["Coat"],
-    "outerwear": ["Coat"],
-    "jacket": ["Coat"],
-    "shoe": ["Sandal", "Sneaker", "Ankle boot"],
-    "boot": ["Ankle boot"],
-}
-
 
 class Looks(NamedTuple):
     """One photo, as the network may see it."""
@@ -63,10 +46,12 @@ class Looks(NamedTuple):
     lot: NDArray[np.int64]  # [], a number by its bytes, to set some photos aside by
 
 
-def classes_of(folder: str, classes: Sequence[str]) -> list[str]:
-    """Name the classes that the photos of a folder may be; none if it is unknown."""
+def classes_of(
+    folder: str, classes: Sequence[str], aliases: Mapping[str, list[str]]
+) -> list[str]:
+    """Return the classes that the photos of a folder may be; none if it is unknown."""
     names = {_plain(name): [name] for name in classes}
-    names |= {_plain(name): found for name, found in FOLDERS.items()}
+    names |= {_plain(name): found for name, found in aliases.items()}
     plain = _plain(folder)
     forms = [plain, plain.removesuffix("s"), plain.removesuffix("es")]
     return next((names[form] for form in forms if form in names), [])
@@ -76,7 +61,9 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
-def find_photos(folder: Path, classes: Sequence[str]) -> tuple[list[Path], list[str]]:
+def find_photos(
+    folder: Path, classes: Sequence[str], aliases: Mapping[str, list[str]]
+) -> tuple[list[Path], list[str]]:
     """List the files of `folder/<name of class>/**`, and the folder of each.
 
     Raises `ValueError` if no folder names a class: then it is not such a tree.
@@ -85,7 +72,7 @@ def find_photos(folder: Path, classes: Sequence[str]) -> tuple[list[Path], list[
         raise ValueError(f"there is no folder {folder}")
     files = [file for file in find_files(folder) if file.parent != folder]
     names = [file.relative_to(folder).parts[0] for file in files]
-    if not any(classes_of(name, classes) for name in names):
+    if not any(classes_of(name, classes, aliases) for name in names):
         raise ValueError(f"{folder} has no folder named for a class, such as dress/")
     return files, names
 

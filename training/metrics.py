@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data import RECIPE
 from training.folders import classes_of
 
 BINS = 15  # of the calibration error
@@ -103,7 +104,9 @@ def measure_photos(
     answers: Answers, folders: Sequence[str], classes: Sequence[str]
 ) -> dict[str, Any]:
     """Return accuracy before refusal and refusals, in all and by folder."""
-    allowed = {folder: classes_of(folder, classes) for folder in set(folders)}
+    allowed = {
+        folder: classes_of(folder, classes, RECIPE.aliases) for folder in set(folders)
+    }
     known = np.array([bool(allowed[folder]) for folder in folders])
     right = np.array(
         [
