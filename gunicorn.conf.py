@@ -22,8 +22,8 @@ from gunicorn.arbiter import Arbiter
 
 from model import artifact, store
 from model.classifier import Classifier
-from model.cores import usable_cores
 from service import settings
+from service.settings import usable_cores
 from worker import Worker
 
 SPARE_SECONDS = 15  # to try a model out, when it has come
@@ -90,8 +90,8 @@ def verify(server: Arbiter) -> None:
     worker, and because this process hears no signal while one of its hooks runs.
     """
     wanted = settings.read()
-    uri = wanted["MODEL_URI"]
-    model = in_child(server, uri, wanted["MODEL_SHA256"])
+    uri = wanted.model_uri
+    model = in_child(server, uri, wanted.model_sha256)
     is_new = model != artifact.kept(uri)
     artifact.keep(uri, model)
     what = "serves from now on" if is_new else "is still the one to serve"

@@ -118,7 +118,8 @@ def start() -> tuple[Flask, Classifier]:
     app = Flask(__name__)
     app.debug = False  # whatever FLASK_DEBUG says
     try:
-        app.config.update(settings.read())
+        values = settings.read().model_dump()
+        app.config.update({name.upper(): value for name, value in values.items()})
         wanted = app.config["MODEL_URI"], app.config["MODEL_SHA256"]
         classifier = Classifier(artifact.load(*wanted))
     except (settings.SettingError, artifact.ArtifactError) as error:

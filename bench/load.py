@@ -37,7 +37,7 @@ from bench.kinds import BUSY, Kind, make_kinds
 from bench.results import draw, summarise, table
 from bench.service import OURS, ROOT, StartError
 from bench.turn import LOAD_SECONDS, load, loop, serving
-from model.cores import usable_cores
+from service.settings import usable_cores
 
 ROUNDS, ROUNDS_OF_ALL = 4, 3
 LOOP, LOOP_KIND = "a loop, no HTTP", "png raw"  # the ceiling

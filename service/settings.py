@@ -1,110 +1,144 @@
 """Every setting of the service: read once from the environment, checked at start.
 
-gunicorn's master checks them before it forks, the app reads them after: one block
-serves both. A wrong or empty value stops the start with one line.
+    >>> read().max_content_length
+    33554432
+
+gunicorn's master reads them before it forks, the app reads them after. A wrong, empty
+or misspelt variable stops the start with one line that never shows a key.
 """
 
+import logging
+import math
 import os
 import re
-from collections.abc import Callable
-from logging import DEBUG, ERROR, INFO, WARNING
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated
 
-from flask import Config
+from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
+from pydantic.types import StringConstraints
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-OF_FLASK = re.compile("APP|DEBUG|ENV|ENV_FILE|RUN_.*|SKIP_DOTENV")  # its command's
 PREFIX = "FLASK_"
-LEVELS = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR}
-HERE = Path(__file__).resolve().parent.parent
+FLASK_OWN = re.compile("APP|DEBUG|ENV|ENV_FILE|RUN_.*|SKIP_DOTENV")  # of its command
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+ROOT = Path(__file__).resolve().parent.parent
+CGROUP = Path("/sys/fs/cgroup")
 
 
 class SettingError(ValueError):
-    """A setting with a value that cannot be right."""
+    """A setting with a value that cannot be right, or an unknown one."""
 
 
-def text(value: str) -> str:
-    """Accept anything but nothing."""
-    if not value.strip():
-        raise ValueError("is empty")
-    return value
+def to_level(name: str) -> int:
+    """Return the log level with a name, in any case."""
+    if name.lower() not in LEVELS:
+        raise ValueError(f"must be one of {', '.join(LEVELS)}")
+    return LEVELS[name.lower()]
 
 
-def positive(value: str) -> int:
-    """Accept a whole number above zero."""
-    if not value.isdecimal() or int(value) == 0:
-        raise ValueError("is not a whole number above 0")
-    return int(value)
-
-
-def level(value: str) -> int:
-    """Accept the name of a log level."""
-    if value.lower() not in LEVELS:
-        raise ValueError(f"is none of {', '.join(LEVELS)}")
-    return LEVELS[value.lower()]
-
-
-def sha256(value: str) -> str:
-    """Accept 64 hex digits, in any case."""
-    if not re.fullmatch("[0-9a-fA-F]{64}", value):
-        raise ValueError("is not a SHA-256 of 64 hex digits")
-    return value.lower()
-
-
-def folder(value: str) -> Path:
-    """Accept a folder that can be written to, and make it if need be."""
-    path = Path(text(value))
+def to_folder(name: str) -> Path:
+    """Return a folder that can be written to; create it if there is none."""
+    if not name.strip():
+        raise ValueError("must name a folder")
+    path = Path(name)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"cannot be made: {error.strerror}") from error
+        raise ValueError(f"cannot be created: {error.strerror}") from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise ValueError("cannot be written to")
     return path
 
 
-def keys(value: str) -> list[bytes]:
-    """Accept keys, parted by commas, each of characters that a header may bear."""
-    found = [key.strip() for key in value.split(",")]
-    if not all(key.isascii() and key.isprintable() and key for key in found):
-        raise ValueError("holds an empty key or one that no header can bear")
-    return [key.encode() for key in found]
+def to_keys(text: str) -> list[bytes]:
+    """Return keys separated by commas; each must fit into a header."""
+    keys = [key.strip() for key in text.split(",")]
+    if not all(key and key.isascii() and key.isprintable() for key in keys):
+        raise ValueError("contains an empty key or one that does not fit into a header")
+    return [key.encode() for key in keys]
 
 
-class Setting(NamedTuple):
-    """One setting: None stands for a setting that may be left unset."""
-
-    default: str | None
-    check: Callable[[str], Any]
-    is_secret: bool = False
-
-
-SETTINGS = {  # by name, without FLASK_
-    "MODEL_URI": Setting(str(HERE / "model.bin"), text),  # path or URI of the model
-    "MODEL_SHA256": Setting(None, sha256),  # of its file
-    "MAX_CONTENT_LENGTH": Setting(str(32 * 1024**2), positive),  # bytes of a body
-    "API_KEY": Setting(None, keys, is_secret=True),  # that requests must bear
-    "LOG_LEVEL": Setting("info", level),  # of lines on standard output
-    "PREDICTION_LOG": Setting(None, folder),  # that keeps a record of predictions
-}
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{64}$", to_lower=True)]
+Level = Annotated[int, BeforeValidator(to_level)]
+Folder = Annotated[Path, BeforeValidator(to_folder)]
+Keys = Annotated[list[bytes], NoDecode, BeforeValidator(to_keys)]
 
 
-def read() -> dict[str, Any]:
-    """Return every setting by name, converted. Raises `SettingError`."""
-    # a slip of the pen must not leave a door open
-    names = {n.removeprefix(PREFIX) for n in os.environ if n.startswith(PREFIX)}
-    for name in sorted(names - SETTINGS.keys()):
-        if not OF_FLASK.fullmatch(name):
-            raise SettingError(f"{PREFIX}{name} is none of the settings")
-    config = Config(HERE, {name: s.default for name, s in SETTINGS.items()})
-    config.from_prefixed_env(loads=str)  # the default would parse values as JSON
-    for name, setting in SETTINGS.items():
-        value = config[name]
-        if value is None:
-            continue
+class Settings(BaseSettings):
+    """The settings, each from the variable of its name with the prefix FLASK_."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, use_attribute_docstrings=True, validate_default=False
+    )
+
+    model_uri: Text = str(ROOT / "model.bin")
+    """Path or URI of the model."""
+
+    model_sha256: Sha256 | None = None
+    """SHA-256 of the model's file, 64 hex digits."""
+
+    max_content_length: PositiveInt = 32 * 1024**2
+    """Largest body of a request, in bytes."""
+
+    api_key: Keys | None = Field(default=None, repr=False)  # secret: part of no text
+    """Keys, separated by commas, one of which a request must carry."""
+
+    log_level: Level = logging.INFO
+    """Least severe lines to log: debug, info, warning or error."""
+
+    prediction_log: Folder | None = None
+    """Folder to record predictions in."""
+
+
+def read() -> Settings:
+    """Return the settings of the environment. Raises `SettingError`."""
+    check_names()
+    try:
+        return Settings()
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        name = str(fault["loc"][0])
+        is_secret = not Settings.model_fields[name].repr
+        value = "" if is_secret else f"={fault['input']!r}"
+        reason = fault["msg"].removeprefix("Value error, ")
+        raise SettingError(f"{PREFIX}{name.upper()}{value}: {reason}") from None
+
+
+def check_names() -> None:
+    """Refuse unknown variables: a misspelt FLASK_API_KEY would leave the door open."""
+    for variable in sorted(os.environ):
+        name = variable.upper().removeprefix(PREFIX)
+        is_ours = name != variable.upper() and not FLASK_OWN.fullmatch(name)
+        if is_ours and name.lower() not in Settings.model_fields:
+            raise SettingError(f"{variable} is not a setting")
+
+
+def usable_cores() -> int:
+    """Return the cores this process may use, by its affinity and its cgroup's quota."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, int(min(cores, quota(CGROUP))))
+
+
+def quota(cgroup: Path) -> float:
+    """Return the cores that a cgroup allows, for instance 1.5; infinity if it has none.
+
+    Version 2 keeps both numbers in one file, version 1 in two (kernel documentation,
+    admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst).
+    """
+    v2 = [cgroup / "cpu.max"]
+    v1 = [cgroup / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")]
+    for files in (v2, v1):
         try:
-            config[name] = setting.check(value)
-        except ValueError as error:
-            shown = "" if setting.is_secret else f"={value!r}"
-            raise SettingError(f"{PREFIX}{name}{shown} {error}") from error
-    return {name: config[name] for name in SETTINGS}
+            limit, period = " ".join(file.read_text() for file in files).split()
+        except (OSError, ValueError):
+            continue
+        if limit.isdecimal():  # not "max", not -1
+            return int(limit) / int(period)
+    return math.inf

@@ -320,7 +320,7 @@ def test_nginx_refuses_what_the_service_would(
     front: tuple[str, str], is_chunked: bool
 ) -> None:
     """Both take a body up to the same byte, and refuse more in the same words."""
-    limit = settings.read()["MAX_CONTENT_LENGTH"]
+    limit = settings.read().max_content_length
     for size, status in [(limit, 415), (limit + 1, 413)]:
         body: Any = iter([bytes(size)]) if is_chunked else bytes(size)
         answer = requests.post(f"{front[0]}/predict", data=body, timeout=10)

@@ -25,9 +25,9 @@ def test_the_first_commands_stand_in_the_first_lines() -> None:
     assert "pipx install pipenv" in top
 
 
-@pytest.mark.parametrize("name", settings.SETTINGS)
+@pytest.mark.parametrize("name", settings.Settings.model_fields)
 def test_every_setting_is_documented(name: str) -> None:
-    assert f"`FLASK_{name}`" in README
+    assert f"`FLASK_{name.upper()}`" in README
 
 
 @pytest.mark.parametrize("code", PROBLEMS)
