@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.artifact import Artifact, ArtifactError
+from model.images import Pixels
+from model.preprocessing import from_facts
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would write a device id
 import onnxruntime
@@ -56,7 +58,7 @@ class Classifier:
             self.name: str = artifact.facts["name"]
             self.version: str = artifact.facts["version"]
             self.classes: list[str] = artifact.facts["classes"]
-            self.input_shape: tuple[int, ...] = tuple(artifact.facts["input_shape"])
+            self.preprocessing = from_facts(artifact.facts)
             self.unknown_threshold: float = artifact.facts["unknown_threshold"]
             if not math.isfinite(self.unknown_threshold):
                 raise ValueError("its unknown threshold is not finite")
@@ -66,6 +68,25 @@ class Classifier:
             self.classify(np.zeros((1, *self.input_shape), np.uint8), explain=True)
         except Exception as error:  # its own exceptions share no base
             raise ArtifactError(f"the model does not run: {error}") from error
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """[size, size] of a model for grey pictures, or [size, size, 3]."""
+        return self.preprocessing.input_shape
+
+    @property
+    def size(self) -> int:
+        """Pixels of both sides of the input."""
+        return self.preprocessing.size
+
+    @property
+    def channels(self) -> int:
+        """1: grey; or 3: red, green and blue."""
+        return self.preprocessing.channels
+
+    def to_pixels(self, data: bytes) -> Pixels:
+        """Turn an encoded picture into uint8 `input_shape`. Raises `ImageError`."""
+        return self.preprocessing.to_pixels(data)
 
     def classify(
         self, pixels: NDArray[np.uint8], *, explain: bool = False

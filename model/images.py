@@ -25,8 +25,6 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from model.garment import BRIGHT_QUANTILE, isolate, quantile
-
 Pixels = NDArray[np.uint8]
 
 SIDE = 28  # pixels, of the square every picture becomes
@@ -43,9 +41,8 @@ WHITE = 255
 WHITES = 255, 1023, 4095, 16383, 65535  # of deep grey pictures
 SLACK = 1.01  # by which a level may be above white
 
-WORK_SIDE = 84  # pixels, longest side while a garment is looked for: photos cost little
-DRAFT_SIDE = 100  # pixels, a JPEG is decoded at no fewer, if it has as many
-MIN_CONTRAST = 40  # levels, the least that is stretched to white
+WORK_SIDE = 84  # pixels, longest side while a garment is isolated: photos cost little
+DRAFT_SIDE = 100  # pixels: the least size at which a larger JPEG is decoded
 BRIGHT = 200  # level from which a cut-out would be lost on white
 CUT_OUT = 230  # opacity, of 255 on average, below which a picture is one
 TINT = 2  # levels: coded grey comes out as little off as that
@@ -141,23 +138,31 @@ def reader_of(data: bytes) -> type[ImageFile] | None:
 
 
 def to_pixels(data: bytes) -> Pixels:
-    """Turn an encoded picture into uint8 [28, 28], object bright on black.
+    """Turn an encoded picture into uint8 [28, 28]. Raises `ImageError`."""
+    from model.preprocessing import Garment  # noqa: PLC0415
 
-    A Fashion-MNIST picture (28x28, grey in any mode) passes through to the bit.
-    Raises an `ImageError` that says what is wrong with `data`.
-    """
-    return see(decode(data))
+    return Garment(size=SIDE).to_pixels(data)
 
 
 def see(image: Image.Image) -> Pixels:
     """Turn an "L" or "RGB" picture into what `to_pixels` makes of it."""
-    if image.size == (SIDE, SIDE) and is_grey(image):
-        return np.asarray(image if image.mode == "L" else image.convert("L"))
-    return preprocess(image)
+    from model.preprocessing import Garment  # noqa: PLC0415
+
+    return Garment(size=SIDE).preprocess(image)
 
 
-def decode(data: bytes) -> Image.Image:
-    """Decode the first frame to upright 8-bit "L" or "RGB". Raises `ImageError`."""
+def preprocess(image: Image.Image) -> Pixels:
+    """Isolate a garment at the numbers of Fashion-MNIST: uint8 [28, 28]."""
+    from model.preprocessing import isolate_garment  # noqa: PLC0415
+
+    return isolate_garment(image, SIDE, WORK_SIDE)
+
+
+def decode(data: bytes, draft_side: int = DRAFT_SIDE) -> Image.Image:
+    """Decode the first frame to upright 8-bit "L" or "RGB". Raises `ImageError`.
+
+    A large JPEG is decoded at a fraction of its size, both sides `draft_side` or more.
+    """
     plain = decode_plain_png(data)
     if plain is not None:
         return plain
@@ -173,7 +178,7 @@ def decode(data: bytes) -> Image.Image:
         _refuse_if_large(image)
         _refuse_if_endless(image, data)
         _refuse_if_partial(image)
-        image.draft("RGB", (DRAFT_SIDE, DRAFT_SIDE))  # JPEG: decode at a fraction
+        image.draft("RGB", (draft_side, draft_side))  # JPEG: decode at a fraction
         image.load()
         return flatten(turn_upright(image))
     except ImageError:
@@ -342,30 +347,3 @@ def is_grey(image: Image.Image) -> bool:
         return True
     channels = np.asarray(image)
     return bool(np.ptp(channels, axis=2).max() <= TINT)
-
-
-def preprocess(image: Image.Image) -> Pixels:
-    """See an "L" or "RGB" picture the way Fashion-MNIST shows garments: uint8 [28, 28].
-
-    The paper trims white thumbnails, resizes, extends, negates and greys them. Here
-    the ground may be of any colours: what is likelier garment than ground is bright,
-    the more so the farther its colour is from the ground's, and the ground is black.
-    """
-    side = min(WORK_SIDE, max(image.size))
-    small = fit(image, side, Image.Resampling.HAMMING).convert("RGB")
-    garment = isolate(np.moveaxis(np.asarray(small), 2, 0).copy())
-    levels = np.asarray(fit(Image.fromarray(garment), SIDE, Image.Resampling.BOX))
-    height, width = levels.shape
-    brightest = quantile(levels, BRIGHT_QUANTILE)
-    levels = levels * (WHITE / max(brightest, MIN_CONTRAST))
-    pixels = np.zeros((SIDE, SIDE), np.uint8)
-    top, left = (SIDE - height) // 2, (SIDE - width) // 2
-    pixels[top : top + height, left : left + width] = levels.round().clip(0, WHITE)
-    return pixels
-
-
-def fit(image: Image.Image, side: int, by: Image.Resampling) -> Image.Image:
-    """Resize to so long a longest side."""
-    scale = side / max(image.size)
-    width, height = (max(1, round(length * scale)) for length in image.size)
-    return image.resize((width, height), by, reducing_gap=2.0)
