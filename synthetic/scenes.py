@@ -10,8 +10,6 @@ photographed and then go the way of every real photo, so that training meets wha
 `images.preprocess` makes of shadows, textures and colours close to one another.
 """
 
-from multiprocessing import parent_process
-
 import numpy as np
 import torch
 from PIL import Image
@@ -33,8 +31,8 @@ from synthetic.drawing import (
     vessels,
 )
 from synthetic.outliers import CHUNK, Drawer, heaps, leaves, portion
+from synthetic.parallel import parallel_map
 from synthetic.people import BAG, SHOES, Drawn, Frame, among, dress, place
-from training.folders import on_all_cores
 
 WORN_SHARE, CARRIED_SHARE = 0.6, 0.2  # the latter of shoes and bags
 SHADOW = 4  # pixels, how far a shadow falls aside, and how soft it is
@@ -90,19 +88,19 @@ def shoot(things: Drawn, studio: Tensor, random: Generator) -> Tensor:
 def see_garments(pixels: Tensor, labels: Tensor, random: Generator) -> Tensor:
     """See garments as photos would show them, some of them worn: uint8 [N, 28, 28]."""
     parts = torch.split(pixels, CHUNK), torch.split(labels, CHUNK)
-    seeds = _seeds(len(parts[0]), random)
-    return torch.cat(list(on_all_cores(_garments, *parts, seeds, what="scenes")))
+    rows = list(zip(*parts, _seeds(len(parts[0]), random), strict=True))
+    return torch.cat(list(parallel_map(_garments, rows, "scenes")))
 
 
 def see_strangers(count: int, random: Generator) -> Tensor:
     """See photos of things that are no garments: uint8 [count, 28, 28]."""
     sizes = [len(part) for part in torch.split(torch.arange(count), CHUNK)]
-    seeds = _seeds(len(sizes), random)
-    return torch.cat(list(on_all_cores(_strangers, sizes, seeds, what="scenes")))
+    rows = list(zip(sizes, _seeds(len(sizes), random), strict=True))
+    return torch.cat(list(parallel_map(_strangers, rows, "scenes")))
 
 
 def _garments(pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
-    random = _begin(seed)
+    random = Generator().manual_seed(seed)
     size = len(pixels)
     people = dress(pixels, labels, random)
     alone = _lay(pixels, labels, random)
@@ -140,7 +138,7 @@ def _lay(pixels: Tensor, labels: Tensor, random: Generator) -> Drawn:
 
 
 def _strangers(size: int, seed: int) -> Tensor:
-    random = _begin(seed)
+    random = Generator().manual_seed(seed)
     masks = torch.cat([draw(some, random) for draw, some in portion(SHAPES, size)])
     textured = chance(size, random, 0.7)
     shades = torch.where(textured, fill(size, random), masks)
@@ -154,12 +152,6 @@ def _strangers(size: int, seed: int) -> Tensor:
 def _seeds(count: int, random: Generator) -> list[int]:
     """Draw what each chunk starts from, for no two to show the same scenes."""
     return torch.randint(2**62, (count,), generator=random).tolist()
-
-
-def _begin(seed: int) -> Generator:
-    if parent_process():  # others have the other cores
-        torch.set_num_threads(1)
-    return Generator().manual_seed(seed)
 
 
 def _see(pictures: Tensor) -> Tensor:

@@ -1,11 +1,6 @@
 """Folders of pictures are read as people keep them."""
 
 import io
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -63,26 +58,6 @@ def test_looks_vary_and_repeat(tmp_path: Path, samples: Samples) -> None:
 def test_a_file_that_is_no_picture_is_none(tmp_path: Path) -> None:
     (tmp_path / "notes.jpg").write_text("no picture")
     assert photos.look(tmp_path / "notes.jpg", 1, 5) is None
-
-
-@pytest.mark.parametrize("seconds", [0.0, 3.0], ids=["begin", "work"])
-def test_ctrl_c_is_for_one_process_only(seconds: float) -> None:
-    """Else each worker shows its own traceback, dozens of lines in all."""
-    code = (
-        "import time; from training import folders;"
-        " list(folders.on_all_cores(time.sleep, [1] * 99, what=''))"
-    )
-    command, pipe = [sys.executable, "-c", code], subprocess.PIPE
-    with subprocess.Popen(
-        command, cwd=ROOT, stderr=pipe, start_new_session=True
-    ) as process:
-        assert process.stderr is not None
-        process.stderr.read(1)  # of the bar: the workers are on their way
-        time.sleep(seconds)
-        os.killpg(process.pid, signal.SIGINT)
-        errors = process.stderr.read()
-    assert process.returncode
-    assert errors.count(b"Traceback") == 1  # of this process, which asks for it
 
 
 def test_unknown_pictures_come_from_a_folder_or_an_npz(

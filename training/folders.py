@@ -10,21 +10,17 @@ Training and evaluation read their photos here, all by way of `images`; no torch
 
 import hashlib
 import os
-import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
-from multiprocessing import get_context
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from tqdm import tqdm
 
-from model.cores import usable_cores
 from model.images import SIDE, ImageError, Pixels, decode, preprocess, see, to_pixels
+from synthetic.parallel import parallel_map
 
 SCRAPS = 4  # pieces of each photo too small to show a garment
 VIEW_SIDE = 256  # pixels, longest side of a photo that views are cut from
@@ -32,9 +28,6 @@ MAX_CROP = 0.12  # of each side, for each corner of a view on its own
 LIGHT = 0.3  # how far brightness, contrast and colour vary
 SCRAP_SHARES = 0.1, 0.45  # of the photo's sides
 GREY_SHARE = 0.5  # of the scraps, as plain grey pixels
-MAX_WORKERS = 16  # processes that look at photos
-
-Result = TypeVar("Result")
 
 
 class Looks(NamedTuple):
@@ -97,30 +90,8 @@ def find_files(folder: Path) -> list[Path]:
 
 def look_at_all(files: Sequence[Path], views: int) -> Iterable[Looks | None]:
     """Look at each photo on all cores, with a progress bar."""
-    counted = range(len(files))
-    return on_all_cores(look, files, counted, repeat(views), what="photos", chunk=4)
-
-
-def on_all_cores(
-    task: Callable[..., Result],
-    first: Sequence[Any],
-    *columns: Iterable[Any],
-    what: str,
-    chunk: int = 1,
-) -> Iterable[Result]:
-    """Do a task for each row of the columns, in order; several show their progress."""
-    if len(first) == 1:  # nothing to share out
-        yield from map(task, first, *columns)
-        return
-    workers = min(usable_cores(), MAX_WORKERS)
-    # each worker has a core: NumPy's threads would only wait for one another
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        # Ctrl-C is for this process: the workers, which begin now, are not to know it
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        done = pool.map(task, first, *columns, chunksize=chunk)
-        signal.signal(signal.SIGINT, handler)
-        yield from tqdm(done, total=len(first), desc=what, unit="")
+    rows = [(file, seed, views) for seed, file in enumerate(files)]
+    return parallel_map(look, rows, "photos")
 
 
 def look(file: Path, seed: int, views: int) -> Looks | None:
