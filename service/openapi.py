@@ -1,169 +1,150 @@
 """The API's description: `/openapi.json`, and `/docs` to read it and try it out.
 
-The document is made of the routes' docstrings and of the messages in `schemas.py`, the
-same that check the requests. Swagger UI comes along as files, so that it works offline.
+Docstrings describe the routes, `schemas.py` their messages, `problems.py` the errors,
+and the served model gives the examples. Swagger UI is served from the files of
+flask-openapi3-swagger, so that it works offline.
 """
 
 import json
+import math
 from functools import cache
 from importlib.util import find_spec
 from inspect import getdoc
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flask import (
-    Blueprint,
-    Flask,
-    Response,
-    current_app,
-    render_template,
-    send_from_directory,
-)
+from flask import Blueprint, Response, current_app, render_template, send_from_directory
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from werkzeug.routing import Rule
 
+from model.classifier import Classifier
 from service import schemas
 from service.problems import PROBLEMS, to_problem
 
-VERSION = "1.0.0"  # of the contract
-MESSAGES = "#/components/schemas/{model}"
+VERSION = "1.0.0"  # of the API
 JSON, PROBLEM = "application/json", "application/problem+json"
-METHODS = ("get", "post")
-
+REFERENCE = "#/components/schemas/{model}"
 DOCS_HEADERS = {  # Swagger UI sets styles of its own
     "Content-Security-Policy": "default-src 'none'; script-src 'self';"
     " style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
+ABOUT = """A picture in, its class out, or a clear error.
+
+The model `{model.name}`, version `{model.version}`, has the input shape {shape} and
+these classes: {classes}.
+
+Errors of `/predict` and of the service are problems (RFC 9457) with a stable `code`.
+Below `/v2` they are `{{"error": ...}}`, in the Seldon protocol its own status object,
+with the same statuses. Every answer has the headers `X-Request-ID`, the request's or
+a new one, and `X-Model-Version`.
+
+| status | code | for example |
+| --- | --- | --- |
+{codes}"""
 
 Json = dict[str, Any]
 
 
 class Operation(NamedTuple):
-    """What the code of a route does not say of it."""
+    """What the code of a route and its docstring leave open."""
 
     tag: str
-    answers: Json  # content of a good answer, by media type
+    answer: Json  # content of status 200, by media type
     body: Json | None = None  # content of a request, by media type
-    codes: tuple[str, ...] = ()  # of problems beside those of any route
-    error: type[BaseModel] = schemas.Problem
-    parameters: tuple[Json, ...] = ()
+    codes: tuple[str, ...] = ()  # of errors beside the common ones
 
 
-def refer(*models: type[BaseModel]) -> Json:
-    """Point to a message, or to any of several."""
-    links = [{"$ref": MESSAGES.format(model=model.__name__)} for model in models]
-    return links[0] if len(links) == 1 else {"anyOf": links}
+def content(*messages: type[BaseModel], media: str = JSON) -> Json:
+    """Return the content of a body that is one of these messages."""
+    links = [{"$ref": REFERENCE.format(model=message.__name__)} for message in messages]
+    return {media: {"schema": links[0] if len(links) == 1 else {"anyOf": links}}}
 
 
-def content(*models: type[BaseModel]) -> Json:
-    """Describe JSON that holds one of these messages."""
-    return {JSON: {"schema": refer(*models)}}
-
-
-def asked_of_v2(answer: type[BaseModel]) -> Operation:
-    """Describe a route of the Open Inference Protocol that is only asked."""
-    return Operation("v2", content(answer), error=schemas.InferenceError)
-
-
-ABOUT = """A picture of a garment in, its class out, or a clear error.
-
-Errors of `/predict` and of the service are problems (RFC 9457) with a stable `code`.
-Below `/v2` they are `{"error": ...}`, in the Seldon protocol its own status object,
-with the same statuses. Every answer bears `X-Request-ID`, the request's or a new one,
-and `X-Model-Version`.
-
-| status | code | for example |
-| --- | --- | --- |
-"""
-TEXT = {"text/plain": {"schema": {"type": "string"}}}
-PAGE = {"text/html": {"schema": {"type": "string"}}}
+HTML: Json = {"text/html": {"schema": {"type": "string"}}}
+TEXT: Json = {"text/plain": {"schema": {"type": "string"}}}
 BINARY: Json = {"application/octet-stream": {"schema": {}}}
-FORM: Json = {
-    "multipart/form-data": {
-        "schema": {
-            "type": "object",
-            "properties": {
-                "image": {
-                    "description": "One picture or several; any field name will do.",
-                    "type": "array",
-                    "items": {"type": "string", "format": "binary"},
-                }
-            },
-        }
-    }
+FILES = {
+    "description": "One picture or several; the field may have any name.",
+    "type": "array",
+    "items": {"type": "string", "format": "binary"},
 }
-MESSAGE = content(schemas.ImageRequest, schemas.ImagesRequest, schemas.PixelsRequest)
-PICTURES = FORM | MESSAGE | BINARY  # a form first: it has a button to choose a file
+FORM = {"type": "object", "properties": {"image": FILES}}
+PICTURES = (  # the form first: it has a button to choose a file
+    {"multipart/form-data": {"schema": FORM}}
+    | content(schemas.ImageRequest, schemas.ImagesRequest, schemas.PixelsRequest)
+    | BINARY
+)
 EXPLAIN = {
     "name": "explain",
     "in": "query",
-    "description": "Show what the network saw and where it looked.",
+    "description": "Add the model's input and its class activation to the answer.",
     "schema": {"type": "boolean", "default": False},
 }
+SECURITY = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+}
+COMMON = ("unauthorized", "not_found", "method_not_allowed", "internal_error")
 TRANSFER = ("bad_request", "timeout", "too_large", "unsupported_image", "overloaded")
 IMAGE = (*TRANSFER, "broken_image")
-
+ERRORS: dict[str, type[BaseModel]] = {
+    "v2": schemas.InferenceError,
+    "seldon": schemas.SeldonError,
+}
+SELDON = content(schemas.SeldonMessage)
 OPERATIONS = {  # by endpoint
-    "page": Operation("service", PAGE),
+    "page": Operation("service", HTML),
     "ping": Operation("service", TEXT),
     "metrics": Operation("service", TEXT),
     "openapi.document": Operation("service", {JSON: {"schema": {"type": "object"}}}),
-    "openapi.docs": Operation("service", PAGE),
+    "openapi.docs": Operation("service", HTML),
     "predict": Operation(
         "predict",
         content(schemas.Answer, schemas.Batch),
         PICTURES,
         (*IMAGE, "unknown_class"),
-        parameters=(EXPLAIN,),
     ),
-    "v2.live": asked_of_v2(schemas.ServerLive),
-    "v2.ready": asked_of_v2(schemas.ServerReady),
-    "v2.server_metadata": asked_of_v2(schemas.ServerMetadata),
-    "v2.model_metadata": asked_of_v2(schemas.ModelMetadata),
-    "v2.model_ready": asked_of_v2(schemas.ModelReady),
+    "v2.live": Operation("v2", content(schemas.ServerLive)),
+    "v2.ready": Operation("v2", content(schemas.ServerReady)),
+    "v2.server_metadata": Operation("v2", content(schemas.ServerMetadata)),
+    "v2.model_metadata": Operation("v2", content(schemas.ModelMetadata)),
+    "v2.model_ready": Operation("v2", content(schemas.ModelReady)),
     "v2.infer": Operation(
         "v2",
         content(schemas.InferenceResponse) | BINARY,
         content(schemas.InferenceRequest) | BINARY,
         IMAGE,
-        schemas.InferenceError,
     ),
-    "seldon.seldon_predictions": Operation(
-        "seldon",
-        content(schemas.SeldonMessage),
-        content(schemas.SeldonMessage),
-        TRANSFER,
-        schemas.SeldonError,
-    ),
+    "seldon.seldon_predictions": Operation("seldon", SELDON, SELDON, TRANSFER),
 }
-COMMON = ("unauthorized", "not_found", "method_not_allowed", "internal_error")
 
 openapi = Blueprint("openapi", __name__)
 
 
 @openapi.get("/openapi.json")
 def document() -> Response:
-    """Describe the API as OpenAPI 3.1 does."""
-    return Response(written(), mimetype=JSON)
+    """Return the API's description as OpenAPI 3.1."""
+    return Response(to_text(), mimetype=JSON)
 
 
 @openapi.get("/docs")
 def docs() -> Response:
-    """Show the description, and try it out, in a browser."""
+    """Show the API's description in a browser, to read it and try it out."""
     html = render_template("docs.html")
     return Response(html, headers=DOCS_HEADERS, mimetype="text/html")
 
 
 @openapi.get("/docs/<path:name>")
 def asset(name: str) -> Response:
-    """Serve a file of Swagger UI."""
+    """Return a file of Swagger UI."""
     return send_from_directory(swagger_folder(), name, max_age=86_400)
 
 
 @cache
 def swagger_folder() -> Path:
-    """Find Swagger UI's files without importing the package that brings them."""
+    """Return the folder of Swagger UI without importing the package it is in."""
     spec = find_spec("flask_openapi3_swagger")
     if spec is None or spec.origin is None:
         raise FileNotFoundError("flask_openapi3_swagger is not installed")
@@ -171,120 +152,130 @@ def swagger_folder() -> Path:
 
 
 @cache
-def written() -> str:
-    """Write the document once: routes do not change."""
-    return json.dumps(describe(current_app))
+def to_text() -> str:
+    """Return the document as JSON, made once: neither routes nor model change."""
+    return json.dumps(describe(current_app.extensions["classifier"]))
 
 
-def describe(app: Flask) -> Json:
-    """Make the OpenAPI document of an app's routes."""
+def describe(model: Classifier) -> Json:
+    """Return the OpenAPI document of the app's routes and the model it serves."""
     paths: dict[str, Json] = {}
-    for rule in app.url_map.iter_rules():
-        operation = OPERATIONS.get(rule.endpoint)
-        if operation is None:
-            continue  # files
-        path = rule.rule.replace("<", "{").replace(">", "}")
-        methods = [name for name in METHODS if name.upper() in (rule.methods or ())]
-        paths.setdefault(path, {}).update(
-            {
-                name: describe_operation(app, rule.endpoint, path, rule.arguments)
-                for name in methods
-            }
-        )
+    for rule in current_app.url_map.iter_rules():
+        if rule.endpoint in OPERATIONS:  # else it serves files
+            path = rule.rule.replace("<", "{").replace(">", "}")
+            method = "post" if "POST" in (rule.methods or ()) else "get"
+            paths.setdefault(path, {})[method] = describe_route(rule, model)
+    rows = [f"| {p.status} | `{code}` | {p.example} |" for code, p in PROBLEMS.items()]
+    about = ABOUT.format(
+        model=model,
+        shape=list(model.input_shape),
+        classes=", ".join(model.classes),
+        codes="\n".join(rows),
+    )
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "Fashion-MNIST",
+            "title": f"{model.name}: image classification",
             "version": VERSION,
-            "description": describe_codes(),
+            "description": about,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
         "paths": dict(sorted(paths.items())),
-        "components": {
-            "schemas": describe_messages(),
-            "securitySchemes": {
-                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-                "bearer": {"type": "http", "scheme": "bearer"},
-            },
-        },
+        "components": {"schemas": messages(model), "securitySchemes": SECURITY},
         "security": [{}, {"key": []}, {"bearer": []}],
     }
 
 
-def describe_operation(
-    app: Flask, endpoint: str, path: str, arguments: set[str]
-) -> Json:
-    """Describe one route: what its docstring says, what it takes and answers."""
-    operation = OPERATIONS[endpoint]
-    summary, _, rest = (getdoc(app.view_functions[endpoint]) or "").partition("\n\n")
-    names = sorted(arguments, key=path.index)
-    model = app.extensions["classifier"]
+def describe_route(rule: Rule, model: Classifier) -> Json:
+    """Return the operation of a route: its docstring, parameters, body and answers."""
+    operation = OPERATIONS[rule.endpoint]
+    docstring = getdoc(current_app.view_functions[rule.endpoint]) or ""
+    summary, _, description = docstring.partition("\n\n")
+    names = sorted(rule.arguments, key=rule.rule.index)
     parameters = [
-        {"name": name, "in": "path", "required": True}
-        | {"schema": {"type": "string", "enum": [getattr(model, name)]}}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "enum": [getattr(model, name)]},
+        }
         for name in names
     ]
-    codes = [*operation.codes, *COMMON]
-    statuses = sorted({PROBLEMS[code].status for code in codes})
     described: Json = {
-        "operationId": "_".join([endpoint.replace(".", "_"), *names[1:]]),
+        "operationId": "_".join([rule.endpoint.replace(".", "_"), *names[1:]]),
         "tags": [operation.tag],
         "summary": summary,
-        "description": rest,
-        "parameters": [*parameters, *operation.parameters],
-        "responses": {"200": {"description": "OK", "content": operation.answers}}
-        | {
-            str(status): describe_errors(operation, status, codes)
-            for status in statuses
-        },
+        "description": description,
+        "parameters": [EXPLAIN] if operation.tag == "predict" else parameters,
+        "responses": {"200": {"description": "OK", "content": operation.answer}}
+        | errors(operation),
     }
     if operation.body:
         described["requestBody"] = {"required": True, "content": operation.body}
     return described
 
 
-def describe_errors(operation: Operation, status: int, codes: list[str]) -> Json:
-    """Describe the answers of one status, with an example of each code."""
-    here = [code for code in codes if PROBLEMS[code].status == status]
-    description = ", ".join(PROBLEMS[code].title for code in here)
-    if operation.error is not schemas.Problem:
-        return {"description": description, "content": content(operation.error)}
-    problem = refer(schemas.Problem)
-    if "unknown_class" in here:
-        problem = refer(schemas.UnknownClass, schemas.Problem)
-    examples = {code: {"value": example_of(code)} for code in here}
-    media = {PROBLEM: {"schema": problem, "examples": examples}}
-    return {"description": description, "content": media}
+def errors(operation: Operation) -> Json:
+    """Return the errors of a route by status, with an example of each code."""
+    by_status: dict[int, list[str]] = {}
+    for code in (*operation.codes, *COMMON):
+        by_status.setdefault(PROBLEMS[code].status, []).append(code)
+    described = {}
+    for status, codes in sorted(by_status.items()):
+        title = ", ".join(PROBLEMS[code].title for code in codes)
+        error = ERRORS.get(operation.tag)
+        body = content(error) if error else problems(codes)
+        described[str(status)] = {"description": title, "content": body}
+    return described
 
 
-def example_of(code: str) -> Json:
-    """Make up a problem with a code."""
-    example = to_problem(code, PROBLEMS[code].example)
-    if code == "unknown_class":
-        fields = schemas.UnknownClass.model_fields
-        for name in ("unknown_score", "unknown_threshold", "nearest"):
-            example[name] = (fields[name].examples or [None])[0]
-    return example
+def problems(codes: list[str]) -> Json:
+    """Return the content of an answer that is a problem with one of these codes."""
+    kinds = [schemas.UnknownClass] if "unknown_class" in codes else []
+    body = content(*kinds, schemas.Problem, media=PROBLEM)
+    body[PROBLEM]["examples"] = {
+        code: {"value": to_problem(code, PROBLEMS[code].example)} for code in codes
+    }
+    return body
 
 
-def describe_codes() -> str:
-    """Write what is common to all routes, and the table of all codes, in Markdown."""
-    return ABOUT + "\n".join(
-        f"| {problem.status} | `{code}` | {problem.example} |"
-        for code, problem in PROBLEMS.items()
-    )
-
-
-def describe_messages() -> Json:
-    """Describe every message that a route takes or gives."""
+def messages(model: Classifier) -> Json:
+    """Return the schema of every message, some with an example."""
     kinds = [
         kind
         for kind in vars(schemas).values()
         if isinstance(kind, type) and issubclass(kind, schemas.Message)
     ]
-    _, definitions = models_json_schema(
-        [(kind, "validation") for kind in kinds], ref_template=MESSAGES
+    _, described = models_json_schema(
+        [(kind, "validation") for kind in kinds], ref_template=REFERENCE
     )
-    described: Json = definitions["$defs"]
-    return described
+    definitions: dict[str, Json] = described["$defs"]
+    for name, example in examples(model).items():
+        definitions[name]["examples"] = [example]
+    return definitions
+
+
+def examples(model: Classifier) -> dict[str, Json]:
+    """Return examples of messages, by name, with the facts of the model."""
+    label, image = model.classes[0], "iVBORw0KGgo..."
+    names = {"name": model.name, "version": model.version}
+    prediction = {
+        "class": label,
+        "class_id": 0,
+        "probability": 1.0,
+        "probabilities": dict.fromkeys(model.classes, 0.0) | {label: 1.0},
+        "unknown_score": model.unknown_threshold - 1,
+    }
+    pixels = {"name": "pixels", "datatype": "UINT8", "shape": [-1, *model.input_shape]}
+    one = {"datatype": "BYTES", "shape": [1]}
+    return {
+        "ImageRequest": {"image": image},
+        "Model": names,
+        "Prediction": prediction,
+        "Answer": prediction | {"model": names},
+        "InferenceRequest": {"inputs": [one | {"name": "image", "data": [image]}]},
+        "OutputTensor": one | {"name": "label", "data": [label]},
+        "TensorMetadata": pixels,
+        "SeldonMessage": {"data": {"ndarray": [[0] * math.prod(model.input_shape)]}},
+    }

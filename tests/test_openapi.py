@@ -1,4 +1,4 @@
-"""The API's description: valid, whole and true."""
+"""The API's description: valid, complete and true."""
 
 import subprocess
 import sys
@@ -51,8 +51,27 @@ def test_every_code_has_an_example_and_a_row(document: dict[str, Any]) -> None:
         assert example["status"] == PROBLEMS[code].status
 
 
+def test_the_document_describes_the_served_model(document: dict[str, Any]) -> None:
+    model = predict.classifier
+    assert model.name in document["info"]["title"]
+    for fact in (model.version, str(list(model.input_shape)), *model.classes):
+        assert fact in document["info"]["description"]
+
+
+def test_every_message_and_field_is_described(document: dict[str, Any]) -> None:
+    for name, described in document["components"]["schemas"].items():
+        assert described["description"]
+        for field in getattr(schemas, name).model_fields.values():
+            assert field.description, name
+
+
+def test_every_example_is_valid(document: dict[str, Any]) -> None:
+    for name, described in document["components"]["schemas"].items():
+        for example in described.get("examples", []):
+            getattr(schemas, name).model_validate(example)
+
+
 def test_answers_are_as_described(client: FlaskClient, boot: bytes) -> None:
-    """The messages are for the document; they must hold for what is really sent."""
     cat = (ROOT / "static" / "pictures" / "cat.gif").read_bytes()
     for query in ("", "?explain=true"):
         answer = client.post(f"/predict{query}", data=boot).get_json()
@@ -66,7 +85,7 @@ def test_answers_are_as_described(client: FlaskClient, boot: bytes) -> None:
 
 
 def assert_is(kind: type[schemas.Message], message: dict[str, Any]) -> None:
-    """Hold a message against its type, which must know all that it says."""
+    """Check a message against its schema, which must name all of its members."""
     kind.model_validate(message)
     known = {field.alias or name for name, field in kind.model_fields.items()}
     assert message.keys() <= known
@@ -93,7 +112,7 @@ def test_it_is_served_by_a_real_server(server: Server) -> None:
 
 
 def test_no_answer_is_outside_the_document(gunicorn: Server) -> None:
-    """The short form of what the head of `tests/schemathesis.toml` says."""
+    """A short run of the command that `tests/schemathesis.toml` gives."""
     program = Path(sys.executable).parent / "schemathesis"
     command: list[str | Path] = [program, "--config-file"]
     command += [ROOT / "tests" / "schemathesis.toml", "run", "--checks", "all"]
