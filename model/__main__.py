@@ -6,12 +6,9 @@ python -m model fetch s3://bucket/model.bin -o model.bin
 """
 
 import argparse
-import hashlib
 import json
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,77 +28,42 @@ from model.classifier import Classifier
 
 
 def fetch(uri: str, path: Path, sha256: str | None = None) -> Artifact:
-    """Bring the model at `uri` to `path`, where only one that works gets to.
+    """Download the model at `uri` to `path`, if it works.
 
-    What has come before a failure or Ctrl-C waits beside it, for the next call.
     Raises `ArtifactError`, `store.StoreError`, `OSError`.
     """
-    if store.path_of(uri):
-        raise ArtifactError(f"{uri} is here already: copy it")
+    if store.local_path(uri):
+        raise ArtifactError(f"{uri} is on this machine: copy it")
     check_output(path)
-    rest = path.with_name(f"{path.name}.part")
-    with tempfile.TemporaryFile() as file:
-        part = store.Part(file)
-        take_up(part, rest, uri)
-        try:
-            store.fetch(uri, part, tell=progress)
-        except (store.StoreError, KeyboardInterrupt):
-            leave(part, rest, uri)
-            raise
-        rest.unlink(missing_ok=True)
-        artifact = parse(file, uri, sha256)
-        Classifier(artifact)
-        file.seek(0)
-        replace(path, file.read())
+    data, _ = store.read(uri, progress=print_progress)
+    artifact = parse(data, uri, sha256)
+    Classifier(artifact)
+    replace(path, data)
     return artifact
 
 
-def leave(part: store.Part, rest: Path, uri: str) -> None:
-    """Save a part of the file at `uri`, under a line that says of which version."""
-    if part.tag and part.file.tell():
-        part.file.seek(0)
-        replace(rest, f"{sign(uri)} {part.tag}\n".encode() + part.file.read())
-
-
-def take_up(part: store.Part, rest: Path, uri: str) -> None:
-    """Put back what `leave` saved, if it is of the same URI."""
-    if not rest.is_file():
-        return
-    with rest.open("rb") as file:
-        signature, _, tag = file.readline().decode(errors="replace").partition(" ")
-        if signature == sign(uri):
-            part.begin(0, tag.rstrip("\n"))
-            shutil.copyfileobj(file, part.file)
-
-
-def sign(uri: str) -> str:
-    """Tell a URI from others without its credentials."""
-    return hashlib.sha256(uri.encode()).hexdigest()
-
-
-def progress(done: int, total: int | None) -> None:
-    """Show on a terminal how far a download is, where the next line will be."""
+def print_progress(done: int, total: int | None) -> None:
+    """Print on a terminal how much has arrived, where the next line will be."""
     if sys.stderr.isatty():
         share = f"{done / total:4.0%} of " if total else ""
-        shown = f"{share}{(total or done) / 1e6:.1f} MB"
-        print(shown, end="\r", file=sys.stderr, flush=True)
+        line = f"{share}{(total or done) / 1e6:.1f} MB"
+        print(line, end="\r", file=sys.stderr, flush=True)
 
 
 def show(uri: str, sha256: str | None, *, as_json: bool) -> str:
-    """Tell what a model says of itself, and size and SHA-256 of its file."""
-    with store.opened(uri) as part:
-        facts = parse(part.file, uri, sha256).facts
-        facts["bytes"] = part.file.seek(0, os.SEEK_END)
-        facts["sha256"] = digest(part.file)
-    return json.dumps(facts, indent=4) if as_json else "\n".join(lines_of(facts))
+    """Return the facts of a model, and size and SHA-256 of its file."""
+    data, _ = store.read(uri)
+    facts = parse(data, uri, sha256).facts
+    facts |= {"bytes": len(data), "sha256": digest(data)}
+    return json.dumps(facts, indent=4) if as_json else "\n".join(format_facts(facts))
 
 
-def lines_of(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
-    """Lay out facts for a person."""
+def format_facts(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """Yield lines for a person to read."""
     for name, value in facts.items():
         if isinstance(value, dict):
             yield f"{indent}{name}"
-            yield from lines_of(value, f"{indent}    ")
+            yield from format_facts(value, f"{indent}    ")
         else:
             text = ", ".join(map(str, value)) if isinstance(value, list) else value
             yield f"{indent}{name:<18} {text}"

@@ -17,7 +17,7 @@ import os
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from model import store
 
@@ -25,7 +25,6 @@ MODEL = Path(__file__).resolve().parent.parent / "model.bin"
 ONNX_ENTRY = "archive/model.onnx"
 JSON_ENTRY = "archive/model.json"
 MAX_ENTRY_BYTES = 256 * 1024**2  # of one entry, unpacked
-CHUNK_BYTES = 1024**2  # read at a time
 VERSION_DIGITS = 12  # of the SHA-256
 UNVERSIONED = ("version", "seconds", "created")  # the same model, trained again
 REQUIRED = ("name", "version", "classes", "input_shape", "unknown_threshold")
@@ -86,21 +85,19 @@ def read(uri: str, sha256: str | None = None, known: str | None = None) -> Artif
     still `known`.
     """
     try:
-        with store.opened(uri, known) as part:
-            return parse(part.file, uri, sha256)._replace(tag=part.tag)
-    except OSError as error:
-        raise ArtifactError(f"{store.redact(uri)} cannot be read: {error}") from error
+        data, tag = store.read(uri, known)
     except store.StoreError as error:
         raise ArtifactError(str(error)) from error
+    return parse(data, uri, sha256)._replace(tag=tag)
 
 
-def parse(file: BinaryIO, uri: str, sha256: str | None = None) -> Artifact:
+def parse(data: bytes, uri: str, sha256: str | None = None) -> Artifact:
     """Read and verify the file that came from `uri`. Raises `ArtifactError`."""
     shown = store.redact(uri)
-    if sha256 and (found := digest(file)) != sha256.lower():
+    if sha256 and (found := digest(data)) != sha256.lower():
         raise ArtifactError(f"{shown} has the SHA-256 {found}, not {sha256.lower()}")
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             onnx, facts = (_entry(archive, name) for name in (ONNX_ENTRY, JSON_ENTRY))
     except KeyError as error:
         raise ArtifactError(
@@ -116,13 +113,9 @@ def parse(file: BinaryIO, uri: str, sha256: str | None = None) -> Artifact:
     return artifact
 
 
-def digest(file: BinaryIO) -> str:
-    """Return the SHA-256 of a whole file in hex digits."""
-    file.seek(0)
-    sha256 = hashlib.sha256()
-    while chunk := file.read(CHUNK_BYTES):
-        sha256.update(chunk)
-    return sha256.hexdigest()
+def digest(data: bytes) -> str:
+    """Return the SHA-256 of a file in hex digits."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> bytes:

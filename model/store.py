@@ -1,125 +1,126 @@
-"""The file behind a URI: brought whole, as the store has it, or one clear line.
+"""Read the file at a path or a URI, or fail with one clear line.
 
-    >>> with store.opened("https://example.com/model.bin") as part:
-    ...     part.file.read()
+    >>> data, tag = store.read("https://example.com/model.bin")
 
-http(s) with requests, ftp with ftplib, all else (s3, gs, ...) with fsspec.
+http(s) by requests, every other scheme (ftp, s3, gs, ...) by fsspec. A file is read
+into memory, so a download that fails leaves nothing behind. The tag names the version
+of a file in its store: a caller who has that version need not download it again.
 
-A download goes into a temporary file without a name, in which a try that breaks off is
-taken up by the next. Nobody else can open or plant such a file, two processes cannot
-meet in it, and it is gone with its process: there is no cache to be emptied. So that an
-unchanged file is not brought again, its reader keeps the tag that the store gave it.
+requests and fsspec are imported where they are used, because they would take 0.3 s of
+every start, and a model of this machine needs neither.
 """
 
-import ftplib
+import concurrent.futures
+import io
 import logging
 import os
-import random
-import ssl
-import tempfile
+import posixpath
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from functools import partial
+from collections.abc import Callable
 from http import HTTPStatus
-from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 if TYPE_CHECKING:
     import requests
+    import urllib3
 
-TRIES = 5
-PAUSE_SECONDS = 1.0  # before the second try; twice as long before each one more
-MAX_PAUSE_SECONDS = 30.0  # that a store can ask for by Retry-After
-DEADLINE_SECONDS = 100.0  # for all tries; Kubernetes waits for 120 (deploy/)
-CONNECT_SECONDS, SILENT_SECONDS = 5, 10  # that a store may take
-MAX_BYTES = 512 * 1024**2  # of a file
-CHUNK_BYTES = 64 * 1024  # read at a time
-RANGE_BYTES = 8 * 1024**2  # that fsspec asks for at a time
-MAX_CHARACTERS = 200  # of what a store says of a fault
+DEADLINE_SECONDS = 100.0  # for a download and its retries; Kubernetes waits for 120
+CONNECT_SECONDS, READ_SECONDS = 5, 10  # without a connection, without another byte
+RETRIES = 4
+BACKOFF_SECONDS = 0.5  # pauses of 0, 1, 2 and 4 seconds, and up to this much more
+MAX_RETRY_AFTER_SECONDS = 20  # four of them are within the deadline
 RETRIED = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}  # and all 5xx
+MAX_BYTES = 512 * 1024**2
+BLOCK_BYTES = 8 * 1024**2  # that fsspec requests at a time
+CHUNK_BYTES = 64 * 1024  # that are read at a time
+POLL_SECONDS = 0.1
+MAX_CHARACTERS = 200  # of another package's error message
 INSTALL = 'pipenv sync --categories "packages stores"'
 
-Tell = Callable[[int, int | None], None]  # of the bytes so far, and in all if known
+Progress = Callable[[int, int | None], None]  # bytes so far, bytes in total if known
 
 
 class StoreError(Exception):
-    """A file that cannot be had: one line, without credentials."""
+    """A file that cannot be read: one line, without credentials."""
 
 
 class UnchangedError(Exception):
-    """The store still has the version that is known."""
+    """The store still has the version that the caller knows."""
 
 
-class TryAgainError(Exception):
-    """A fault that may pass, after `seconds` if the store says so."""
+class _TransientError(Exception):
+    """A failure that may pass; `response` may have a Retry-After."""
 
-    def __init__(self, fault: str, seconds: float | None = None) -> None:
-        super().__init__(fault)
-        self.seconds = seconds
+    response: "urllib3.BaseHTTPResponse | None" = None
 
 
-@dataclass
-class Part:
-    """What has arrived of a file so far; `file` is positioned at its end."""
+class _Buffer(io.BytesIO):
+    """The bytes that have arrived of a file; `size` is that of the file if known."""
 
-    file: BinaryIO
-    tag: str | None = None  # the store's name of the version, such as an ETag
+    size: int | None = None
 
-    def have(self, tag: str | None) -> int:
-        """Return how many bytes of the version `tag` are here."""
-        return self.file.tell() if tag and tag == self.tag else 0
+    def begin(self, size: int | None) -> None:
+        """Start over with a file of this size."""
+        self.size = size
+        self.seek(0)
+        self.truncate()
+        if size and size > MAX_BYTES:
+            raise StoreError(f"it has over {MAX_BYTES} bytes")
 
-    def begin(self, start: int, tag: str | None) -> None:
-        """Go on at the byte `start` with the version `tag`."""
-        self.file.seek(start)
-        self.file.truncate()
-        self.tag = tag
-
-    def add(self, chunk: bytes) -> None:
-        """Append a chunk. Raises `StoreError` if it does not fit."""
-        if self.file.tell() + len(chunk) > MAX_BYTES:
-            raise StoreError(f"is over {MAX_BYTES} bytes")
-        try:
-            self.file.write(chunk)
-        except OSError as error:
-            raise StoreError(f"finds no room here: {error.strerror}") from error
+    def write(self, chunk: Any) -> int:
+        """Append a chunk, up to the limit."""
+        if self.tell() + len(chunk) > MAX_BYTES:
+            raise StoreError(f"it has over {MAX_BYTES} bytes")
+        return super().write(chunk)
 
 
-class Answer(NamedTuple):
-    """What a store sends: the version `tag`, from the byte `start` on."""
+def read(
+    uri: str, known_tag: str | None = None, progress: Progress | None = None
+) -> tuple[bytes, str | None]:
+    """Return the bytes of the file at a path or a URI, and its tag if it has one.
 
-    tag: str | None
-    start: int
-    size: int | None  # of the whole file
-    chunks: Iterator[bytes]
+    Raises `StoreError`, or `UnchangedError` if the tag is still `known_tag`.
+    """
+    if path := local_path(uri):
+        return _read_path(path), None
+    buffer = _Buffer()
+    logging.disable()  # packages log what they also raise, credentials included
+    try:
+        tag = _download_in_thread(uri, known_tag, buffer, progress)
+    except UnchangedError:
+        raise
+    except Exception as error:  # packages raise any kind
+        fault = _one_line(error, uri)
+        raise StoreError(f"{redact(uri)} cannot be read: {fault}") from error
+    finally:
+        logging.disable(logging.NOTSET)
+    return buffer.getvalue(), tag
 
 
-def path_of(uri: str) -> Path | None:
+def local_path(uri: str) -> Path | None:
     """Return the path of a file on this machine, None for one that is elsewhere."""
     if "://" not in uri:
         return Path(uri)
     scheme, _, path = uri.partition("://")
-    is_here = scheme.lower() == "file" and path.startswith("/")
-    return Path(url2pathname(path)) if is_here else None
+    is_local = scheme.lower() == "file" and path.startswith("/")
+    return Path(url2pathname(path)) if is_local else None
 
 
 def redact(uri: str) -> str:
-    """Show a URI without its password and its query, which may hold a signature.
+    """Return a URI without its password and its query, which may hold a signature.
 
-    Of one with an @ elsewhere, which may stand behind a password, only the scheme.
+    If there is an @ elsewhere, perhaps behind a password, return only the scheme.
     """
     if "://" not in uri:
         return uri
     hidden = f"{uri.partition('://')[0]}://..."
     try:
         parts = urlsplit(uri)
-        _ = parts.port  # raises if it is none, perhaps the half of a password
+        _ = parts.port  # raises if it is not a number, perhaps half of a password
     except ValueError:
         return hidden
     if uri.count("@") > parts.netloc.count("@"):  # behind a password with a slash
@@ -128,251 +129,176 @@ def redact(uri: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}{'?...' if parts.query else ''}"
 
 
-@contextmanager
-def opened(uri: str, known: str | None = None) -> Iterator[Part]:
-    """Open the file at a path or a URI. Raises as `fetch` does, and `OSError`."""
-    if path := path_of(uri):
-        with path.open("rb") as file:
-            yield Part(file)
-        return
-    with tempfile.TemporaryFile() as file:
-        part = Part(file)
-        fetch(uri, part, known)
-        yield part
-
-
-def fetch(
-    uri: str, part: Part, known: str | None = None, tell: Tell | None = None
-) -> None:
-    """Bring the file at `uri` into `part`; what is there of it already is taken up.
-
-    Faults that may pass are tried again, with longer and longer pauses.
-    Raises `StoreError`, or `UnchangedError` if its tag is still `known`.
-    """
-    shown = redact(uri)
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    for number in count(1):
-        try:
-            bring(uri, part, known, partial(watch, deadline, tell))
-        except StoreError as error:
-            raise StoreError(f"{shown} {error}") from error
-        except TryAgainError as error:
-            seconds = pause_before(number + 1, error.seconds)
-            if number == TRIES or time.monotonic() + seconds > deadline:
-                raise StoreError(
-                    f"{shown} cannot be fetched, try {number} of {TRIES}: {error}"
-                ) from error
-            time.sleep(seconds)
-        else:
-            return
-
-
-def pause_before(number: int, asked: float | None) -> float:
-    """Return the seconds to wait before a try, not the same for all who wait."""
-    if asked is not None:
-        return min(asked, MAX_PAUSE_SECONDS)
-    return PAUSE_SECONDS * 2.0 ** (number - 2) * random.uniform(0.5, 1)  # noqa: S311
-
-
-def watch(deadline: float, tell: Tell | None, done: int, total: int | None) -> None:
-    """Stop a store that sends without an end; tell how far it is."""
-    if time.monotonic() > deadline:
-        raise StoreError(f"takes over {DEADLINE_SECONDS:g} seconds")
-    if tell:
-        tell(done, total)
-
-
-def bring(uri: str, part: Part, known: str | None, tell: Tell) -> None:
-    """Try once what `fetch` does. Raises what it does, or `TryAgainError`."""
-    scheme = uri.partition("://")[0].lower()
-    with OPEN.get(scheme, open_by_fsspec)(uri, part, known) as answer:
-        if answer.size is not None and answer.size > MAX_BYTES:
-            raise StoreError(f"is over {MAX_BYTES} bytes")
-        part.begin(answer.start, answer.tag)
-        for chunk in answer.chunks:
-            part.add(chunk)
-            tell(part.file.tell(), answer.size)
-    come = part.file.tell()
-    if answer.size not in {None, come}:
-        raise TryAgainError(f"{come} bytes came, not {answer.size}")
-
-
-@contextmanager
-def open_by_http(uri: str, part: Part, known: str | None) -> Iterator[Answer]:
-    """Ask for the file, or for what is missing of it (RFC 9110, 13 and 14)."""
-    import requests  # noqa: PLC0415 - a model of this machine needs none of it
-    from urllib3.exceptions import HTTPError  # noqa: PLC0415
-
-    with requests.Session() as session:
-        if uri.lower().startswith("https:"):
-            del session.adapters["http://"]  # no redirect leads out of TLS
-        try:
-            with session.get(
-                uri,
-                headers=conditions(part, known),
-                stream=True,
-                timeout=(CONNECT_SECONDS, SILENT_SECONDS),
-            ) as response:
-                if known and response.status_code == HTTPStatus.NOT_MODIFIED:
-                    raise UnchangedError
-                yield read_answer(response, part)
-        except requests.exceptions.InvalidSchema as error:
-            raise StoreError("is redirected to an address that is not safe") from error
-        except (requests.exceptions.InvalidURL, requests.TooManyRedirects) as error:
-            raise StoreError(f"cannot be fetched: {type(error).__name__}") from error
-        except (requests.RequestException, HTTPError) as error:
-            raise name_fault(error) from error
-
-
-def conditions(part: Part, known: str | None) -> dict[str, str]:
-    """Ask for the rest of a part, or for nothing if the version is known."""
-    headers = {"Accept-Encoding": "identity"}
-    have = part.have(part.tag)
-    if part.tag and have and part.tag.startswith('"'):  # only these are exact
-        return headers | {"Range": f"bytes={have}-", "If-Range": part.tag}
-    if known:
-        is_date = not known.startswith(('"', "W/"))
-        headers["If-Modified-Since" if is_date else "If-None-Match"] = known
-    return headers
-
-
-def read_answer(response: "requests.Response", part: Part) -> Answer:
-    """Read the head of an answer. Raises `StoreError` or `TryAgainError`."""
-    status, headers = response.status_code, response.headers
-    tag = headers.get("ETag") or headers.get("Last-Modified")
-    start = 0
-    if status in RETRIED or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        seconds = seconds_until(headers.get("Retry-After", ""))
-        raise TryAgainError(f"the store answers {status}", seconds)
-    if status in {
-        HTTPStatus.PARTIAL_CONTENT,
-        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-    }:
-        start = part.have(tag)
-        sent = headers.get("Content-Range", "")
-        if not start or not sent.startswith(f"bytes {start}-"):
-            part.begin(0, None)
-            raise TryAgainError("the store sends another range than asked for", 0)
-    elif status != HTTPStatus.OK:
-        raise StoreError(f"cannot be fetched: the store answers {status}")
-    length = headers.get("Content-Length", "")
-    size = start + int(length) if length.isdecimal() else None
-    chunks = iter(partial(response.raw.read1, CHUNK_BYTES, decode_content=False), b"")
-    return Answer(tag, start, size, chunks)
-
-
-def seconds_until(text: str) -> float | None:
-    """Read a Retry-After (RFC 9110, 10.2.3): seconds or a date; None if neither."""
-    if text.isdecimal():
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-def name_fault(error: Exception) -> StoreError | TryAgainError:
-    """Name what broke a connection, without the URI that requests puts into it."""
-    causes: list[BaseException] = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)
-    if any(isinstance(cause, TimeoutError) for cause in causes):
-        return TryAgainError("the store is silent")
-    for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return StoreError(f"cannot be trusted: {cause.verify_message}")
-        if isinstance(cause, OSError) and cause.strerror:
-            return TryAgainError(cause.strerror)
-    return TryAgainError("the connection broke off")
-
-
-@contextmanager
-def open_by_ftp(uri: str, part: Part, known: str | None) -> Iterator[Answer]:
-    """Ask for the file, or for what is missing of it (RFC 959, RFC 3659)."""
-    place = urlsplit(uri)
-    path = unquote(place.path).removeprefix("/")  # %2F leads out of the login folder
-    user, password = unquote(place.username or ""), unquote(place.password or "")
-    start = 0
-    try:
-        with closing(ftplib.FTP(timeout=SILENT_SECONDS)) as ftp:  # noqa: S321 - asked for
-            ftp.connect(place.hostname or "", place.port or ftplib.FTP_PORT)
-            ftp.login(user, password)
-            ftp.voidcmd("TYPE I")
-            size, tag = ask_version(ftp, path)
-            if known and tag == known:
-                raise UnchangedError
-            start = part.have(tag)
-            data, _ = ftp.ntransfercmd(f"RETR {path}", start or None)
-            with data:
-                yield Answer(
-                    tag, start, size, iter(partial(data.recv, CHUNK_BYTES), b"")
-                )
-            ftp.voidresp()
-    except ftplib.error_perm as error:
-        if start:  # perhaps it cannot go on in the middle
-            part.begin(0, None)
-            raise TryAgainError(brief(error, uri), 0) from error
-        raise StoreError(f"cannot be fetched: {brief(error, uri)}") from error
-    except ValueError as error:
-        raise StoreError("is not a URI") from error
-    except (OSError, EOFError) as error:
-        raise name_fault(error) from error
-    except ftplib.Error as error:
-        raise TryAgainError(brief(error, uri)) from error
-
-
-def ask_version(ftp: ftplib.FTP, path: str) -> tuple[int | None, str | None]:
-    """Return size and tag of a file, None if the server does not tell them."""
-    try:
-        size = ftp.size(path)
-        return size, f"{size} {ftp.voidcmd(f'MDTM {path}')}"
-    except ftplib.error_perm:
-        return None, None
-
-
-@contextmanager
-def open_by_fsspec(uri: str, part: Part, known: str | None) -> Iterator[Answer]:
-    """Ask a store of another kind by its package, which has retries of its own."""
-    logging.disable()  # what fails is raised, and is to be one line
-    try:
-        import fsspec  # noqa: PLC0415 - in a category of its own, and slow
-
-        # else gcsfs asks what kind of bucket it is, for which it needs more rights
-        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-        system, path = fsspec.url_to_fs(uri)
-        about, tag = system.info(path), system.ukey(path)
-        if about["type"] != "file":
-            raise StoreError("is a folder")
-        if tag == known:
-            raise UnchangedError
-        with system.open(path, "rb", block_size=RANGE_BYTES) as file:
-            file.seek(start := part.have(tag))
-            chunks = iter(partial(file.read, RANGE_BYTES), b"")
-            yield Answer(tag, start, about["size"], chunks)
-    except (StoreError, UnchangedError):
-        raise
-    except ImportError as error:
-        raise StoreError(f"needs a package ({brief(error, uri)}): {INSTALL}") from error
-    except FileNotFoundError as error:
-        raise StoreError("is not there") from error
-    except Exception as error:  # packages raise any kind
-        raise StoreError(f"cannot be fetched: {brief(error, uri)}") from error
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def brief(error: Exception, uri: str) -> str:
-    """Say an error in one short line, without what the URI holds of secrets."""
+def _one_line(error: Exception, uri: str) -> str:
+    """Return the text of an error without what is secret in the URI."""
     text = " ".join(str(error).split())
     login = uri.partition("://")[2].rpartition("@")[0]
     for secret in (login, login.partition(":")[2], uri.partition("?")[2]):
-        text = text.replace(secret, "...") if secret else text
+        for form in filter(None, (secret, unquote(secret))):
+            text = text.replace(form, "...")
     return "".join(filter(str.isprintable, text))[:MAX_CHARACTERS]
 
 
-Open = Callable[[str, Part, str | None], AbstractContextManager[Answer]]
-OPEN: dict[str, Open] = {
-    "http": open_by_http,
-    "https": open_by_http,
-    "ftp": open_by_ftp,
-}
+def _read_path(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file, _Buffer() as buffer:
+            while chunk := file.read(CHUNK_BYTES):
+                buffer.write(chunk)
+            return buffer.getvalue()
+    except (OSError, StoreError) as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error
+
+
+def _download_in_thread(
+    uri: str, known_tag: str | None, buffer: _Buffer, progress: Progress | None
+) -> str | None:
+    """Download a file within the deadline. Return its tag.
+
+    A thread can be abandoned, whatever it waits for; a timeout of a socket does not end
+    when a store sends a byte now and then.
+    """
+    future: concurrent.futures.Future[str | None] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            future.set_result(_retry(uri, known_tag, buffer))
+        except BaseException as error:  # noqa: BLE001 - the caller raises it
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not future.done() and time.monotonic() < deadline:
+        concurrent.futures.wait([future], POLL_SECONDS)  # Windows has no Ctrl-C in it
+        if progress:
+            progress(buffer.tell(), buffer.size)
+    if not future.done():
+        raise StoreError(f"it takes over {DEADLINE_SECONDS:g} seconds")
+    return future.result()
+
+
+def _retry(uri: str, known_tag: str | None, buffer: _Buffer) -> str | None:
+    """Download a file, again after a failure that may pass. Return its tag."""
+    from urllib3 import Retry  # noqa: PLC0415
+
+    is_http = uri.lower().startswith(("http://", "https://"))
+    download = _download_by_http if is_http else _download_by_fsspec
+    retry = Retry(
+        RETRIES,
+        backoff_factor=BACKOFF_SECONDS,
+        backoff_jitter=BACKOFF_SECONDS,
+        retry_after_max=MAX_RETRY_AFTER_SECONDS,
+    )
+    while True:
+        try:
+            return download(uri, known_tag, buffer)
+        except _TransientError as error:
+            if not retry.total:
+                raise
+            retry = retry.increment(error=error)
+            retry.sleep(error.response)
+
+
+def _download_by_http(uri: str, known_tag: str | None, buffer: _Buffer) -> str | None:
+    import requests  # noqa: PLC0415
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415
+
+    headers = {"Accept-Encoding": "identity"}
+    if known_tag:
+        is_date = not known_tag.startswith(('"', "W/"))
+        headers["If-Modified-Since" if is_date else "If-None-Match"] = known_tag
+    timeout = CONNECT_SECONDS, READ_SECONDS
+    with requests.Session() as session:
+        if uri.lower().startswith("https:"):
+            del session.adapters["http://"]  # no redirect may leave TLS
+        try:
+            with session.get(
+                uri, headers=headers, stream=True, timeout=timeout
+            ) as response:
+                _check_status(response, known_tag)
+                length = response.headers.get("Content-Length", "")
+                buffer.begin(int(length) if length.isdecimal() else None)
+                for chunk in response.iter_content(CHUNK_BYTES):
+                    buffer.write(chunk)
+        except (requests.RequestException, HTTPError, ValueError) as error:
+            raise _http_fault(error) from error
+    return response.headers.get("ETag") or response.headers.get("Last-Modified")
+
+
+def _check_status(response: "requests.Response", known_tag: str | None) -> None:
+    status = response.status_code
+    if known_tag and status == HTTPStatus.NOT_MODIFIED:
+        raise UnchangedError
+    if status in RETRIED or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        error = _TransientError(f"the store answers {status}")
+        error.response = response.raw
+        raise error
+    if status != HTTPStatus.OK:
+        raise StoreError(f"the store answers {status}")
+
+
+def _http_fault(error: Exception) -> StoreError | _TransientError:
+    """Return what to raise instead of an error that may quote a signature."""
+    from requests import exceptions as kinds  # noqa: PLC0415
+
+    if isinstance(error, kinds.InvalidSchema):
+        return StoreError("it is redirected to an address that is not safe")
+    cause: BaseException = error
+    while deeper := cause.__cause__ or cause.__context__:
+        cause = deeper
+    fault = getattr(cause, "strerror", None) or type(cause).__name__
+    broken = kinds.ConnectionError, kinds.Timeout, kinds.ChunkedEncodingError
+    if isinstance(error, broken) and not isinstance(error, kinds.SSLError):
+        return _TransientError(fault)
+    return StoreError(fault)
+
+
+def _download_by_fsspec(uri: str, known_tag: str | None, buffer: _Buffer) -> str | None:
+    import ftplib  # noqa: PLC0415
+    import socket  # noqa: PLC0415
+
+    lost = ConnectionError, TimeoutError, EOFError, socket.gaierror, ftplib.error_temp
+    # else gcsfs asks for the kind of a bucket, which takes more rights
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    try:
+        system, path = _open_system(uri)
+        info, tag = system.info(path), str(system.ukey(path))
+        if info["type"] != "file":
+            raise StoreError("it is a folder")
+        if tag == known_tag:
+            raise UnchangedError
+        buffer.begin(info["size"])
+        if system.protocol == "ftp":  # where blocks are transfers that are cut off
+            system.get_file(path, buffer)
+        else:
+            with system.open(path, "rb", block_size=BLOCK_BYTES) as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    buffer.write(chunk)
+    except ImportError as error:
+        raise StoreError(f"it needs a package: {INSTALL} ({error})") from error
+    except FileNotFoundError as error:
+        raise StoreError("there is no such file") from error
+    except lost as error:
+        raise _TransientError(str(error) or "the connection broke") from error
+    if buffer.size not in {None, buffer.tell()}:
+        raise _TransientError(f"{buffer.tell()} of {buffer.size} bytes arrived")
+    return tag
+
+
+def _open_system(uri: str) -> tuple[Any, str]:
+    """Return fsspec's file system for a URI, and the path in it."""
+    import fsspec  # noqa: PLC0415
+
+    parts = urlsplit(uri)
+    if parts.scheme != "ftp":
+        system, path = fsspec.url_to_fs(uri)
+        return system, path
+    system = fsspec.filesystem(
+        "ftp",
+        host=parts.hostname,
+        port=parts.port or 21,
+        username=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        timeout=READ_SECONDS,
+    )
+    path = unquote(parts.path).removeprefix("/")  # %2F leads out of the login folder
+    return system, posixpath.join(system.ftp.pwd(), path)
