@@ -1,6 +1,6 @@
 """Garments of Fashion-MNIST on people, drawn in colour, as shops photograph them.
 
-    >>> seen = dress(pixels, labels, random)
+    >>> seen = dress(pixels, labels, side=56, random=random)
     >>> seen.colours.shape, seen.mask.shape
     (torch.Size([100, 3, 56, 56]), torch.Size([100, 56, 56]))
 
@@ -13,25 +13,21 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import affine_grid, grid_sample, max_pool2d
 
 from model.images import WHITE
-from synthetic.cloth import PHOTO_SIDE, cover, detail, dye, folds, tint, usual_colour
-from synthetic.drawing import chance, inside, uniform
+from synthetic.drawing import chance, uniform
 
-LINE = torch.linspace(-1, 1, PHOTO_SIDE)
-ROWS, COLUMNS = LINE[:, None], LINE[None, :]
 TOPS = 0, 2, 4, 6  # T-shirt, pullover, coat, shirt
 LONG_SLEEVES = 2, 4, 6
-TROUSER, DRESS, COAT = 1, 3, 4
+TROUSER, DRESS = 1, 3
 SHOES, BAG = (5, 7, 9), 8
 DARK_SKIN, PALE_SKIN = (0.25, 0.14, 0.1), (0.97, 0.82, 0.74)
 DARK_HAIR, PALE_HAIR = (0.04, 0.03, 0.03), (0.88, 0.72, 0.5)
 BACK_SHARE = 0.25  # of the people, who turn their back
 POSED_SHARE = 0.4  # of the arms, with the hand at the hip
 CROSSED_SHARE = 0.15  # likewise, laid across
-SLEEVED_SHARE = 0.7  # of those in long sleeves: these go where the arms go
-OPEN_SHARE, OPEN_COAT_SHARE = 0.35, 0.6  # of the tops, that are open below the neck
+SLEEVED_SHARE = 0.7  # of those in long sleeves, whose arms, too, are seen in them
 # where garments begin and end: usually, from close by, and when all of somebody is seen
 TOP_SPANS = (
     ((-0.6, -0.3), (0.3, 0.9)),
@@ -49,9 +45,6 @@ GOWN_SPANS = (
     ((-0.7, -0.6), (0.0, 0.4)),
 )
 NEAR_SHARE, WHOLE_SHARE = 0.35, 0.2  # of the pictures
-# how deep and wide an open collar and an open coat are, in trunks and half trunks
-COLLAR_SPANS = (0.1, 0.4), (0.2, 0.45)
-FLAP_SPANS = (0.3, 2), (0.15, 0.5)
 
 Point = tuple[Tensor, Tensor | float]  # right and down
 
@@ -68,8 +61,8 @@ class Frame(NamedTuple):
 class Drawn(NamedTuple):
     """Things in colour, and where they are: 1 inside and 0 outside."""
 
-    colours: Tensor  # float [N, 3, h, w]
-    mask: Tensor  # float [N, h, w]
+    colours: Tensor  # float [N, 3, side, side]
+    mask: Tensor  # float [N, side, side]
 
     def painted(self, colours: Tensor, mask: Tensor) -> "Drawn":
         """Lay something over it."""
@@ -86,7 +79,6 @@ class Kinds(NamedTuple):
     trouser: Tensor
     gown: Tensor
     shoe: Tensor
-    coat: Tensor
     sleeved: Tensor  # with long sleeves
 
     @property
@@ -95,55 +87,50 @@ class Kinds(NamedTuple):
         return self.top | self.trouser | self.gown
 
 
-def dress(pixels: Tensor, labels: Tensor, random: Generator) -> Drawn:
+def dress(pixels: Tensor, labels: Tensor, side: int, random: Generator) -> Drawn:
     """Draw uint8 [N, 28, 28] on people; bags, int64 label 8, are carried by nobody.
 
     The garment that is asked for is the one in the middle.
     """
     size = len(pixels)
-    classes = TOPS, (TROUSER,), (DRESS,), SHOES, (COAT,), LONG_SLEEVES
-    kinds = Kinds(*(among(labels, kind) for kind in classes))
+    kinds = Kinds(
+        *(
+            among(labels, kind)
+            for kind in (TOPS, (TROUSER,), (DRESS,), SHOES, LONG_SLEEVES)
+        )
+    )
     frame = _frame(kinds, random)
     torso = _torso(frame, kinds.trouser, random)
-    shades = place(pixels, frame)
+    shades = place(pixels, frame, side=side)
     hidden = cover(shades)
-    shades = detail(shades, hidden, random)
     garment = dye(shades, random, uniform(size, random, 0, 1))
-    flesh = tint(DARK_SKIN, PALE_SKIN, size, random).expand_as(garment)
+    skin = tint(DARK_SKIN, PALE_SKIN, size, random)
+    flesh = skin.expand_as(garment)
+    nothing = torch.zeros(size, side, side)
 
-    drawn = Drawn(torch.zeros_like(garment), torch.zeros_like(hidden))
-    drawn = _paint_head(drawn, torso, flesh, kinds.person, random)
-    drawn = drawn.painted(flesh, _legs(frame, torso, kinds, random))
-    lower = _choose(pixels, kinds.trouser, torso.below(), 0.5, random)
-    drawn = drawn.painted(lower.colours, lower.mask * kinds.top)
-    upper = _choose(pixels, kinds.top, torso.above(), 0.7, random)
-    worn, tucked = upper.mask * kinds.trouser, chance(size, random, 0.5)
-    drawn = drawn.painted(upper.colours, worn * tucked)
+    drawn = Drawn(torch.zeros_like(garment), nothing)
+    drawn = _paint_head(drawn, torso, skin, kinds.person, random)
+    bare = _legs(torso, side, random) * (kinds.gown | kinds.trouser)
+    shin = limb((frame.x, -1.2), (frame.x, frame.y), frame.width / 3, side)
+    drawn = drawn.painted(flesh, torch.maximum(bare, shin * kinds.shoe))
 
-    sleeved = kinds.sleeved & chance(size, random, SLEEVED_SHARE)
-    arms = _arms(torso, sleeved, random)
-    cloth = usual_colour(garment, hidden) * uniform(size, random, 0.75, 1.05)[..., None]
-    arm = torch.where(sleeved[:, None], cloth * folds(size, random)[:, None], flesh)
-    drawn = drawn.painted(arm, arms.behind * kinds.person)
-    # as it lies flat, it has sleeves where no arm is
-    hidden = hidden * torch.where(sleeved, _trunk(torso, random), 1)
-    garment = garment * (folds(size, random) * _roundness(torso, random))[:, None]
+    lower = place(others(pixels, kinds.trouser, random), torso.below(), side=side)
+    colours = dye(lower, random, uniform(size, random, 0, 0.5))
+    drawn = drawn.painted(colours, cover(lower) * kinds.top)
+    upper = place(others(pixels, kinds.top, random), torso.above(), side=side)
+    colours = dye(upper, random, uniform(size, random, 0, 0.7))
+    worn, tucked = cover(upper) * kinds.trouser, chance(size, random, 0.5)
+    drawn = drawn.painted(colours, worn * tucked)
+
+    before, behind = _arms(torso, side, random)
+    shown = hidden.sum((1, 2)).clamp(min=1)
+    cloth = (garment * hidden[:, None]).sum((2, 3)) / shown[:, None]
+    sleeved = (kinds.sleeved & chance(size, random, SLEEVED_SHARE))[:, None]
+    arm = torch.where(sleeved, cloth[:, :, None, None], skin).expand_as(garment)
+    drawn = drawn.painted(arm, behind * kinds.person)
     drawn = drawn.painted(garment, hidden)
-    under = dye(shades, random, uniform(size, random, 0, 0.1))
-    under = torch.where(chance(size, random, 0.5)[..., None], under, flesh)
-    drawn = drawn.painted(under, hidden * _opening(torso, kinds, random))
-    drawn = drawn.painted(upper.colours, worn * ~tucked)
-    drawn = drawn.painted(arm, arms.before * kinds.person)
-    return drawn.painted(flesh, arms.hands * (kinds.person & sleeved))
-
-
-def _choose(
-    pixels: Tensor, wanted: Tensor, frame: Frame, contrast: float, random: Generator
-) -> Drawn:
-    """Draw others of the wanted garments in a frame; nothing if there is none."""
-    shades = place(others(pixels, wanted, random), frame)
-    pull = uniform(len(pixels), random, 0, contrast)
-    return Drawn(dye(shades, random, pull), cover(shades))
+    drawn = drawn.painted(colours, worn * ~tucked)
+    return drawn.painted(arm, before * kinds.person)
 
 
 def among(labels: Tensor, classes: tuple[int, ...]) -> Tensor:
@@ -182,7 +169,7 @@ def _frame(kinds: Kinds, random: Generator) -> Frame:
             first = torch.where(kind & seen, uniform(size, random, *top), first)
             last = torch.where(kind & seen, uniform(size, random, *bottom), last)
     x, height = uniform(size, random, -0.12, 0.12), (last - first) / 2
-    width = height * uniform(size, random, 0.7, 1.1)
+    width = height * uniform(size, random, 0.85, 1.2)
     return Frame(x, (first + last) / 2, width.clamp(max=1), height)
 
 
@@ -200,10 +187,10 @@ def _torso(frame: Frame, trouser: Tensor, random: Generator) -> Torso:
 
 
 def _paint_head(
-    drawn: Drawn, torso: Torso, flesh: Tensor, person: Tensor, random: Generator
+    drawn: Drawn, torso: Torso, skin: Tensor, person: Tensor, random: Generator
 ) -> Drawn:
     """Draw a neck, a face and hair, from the front or the back, above a trunk."""
-    size = len(flesh)
+    size, side = len(skin), drawn.mask.shape[-1]
     x, width = torso.x + torso.width * uniform(size, random, -0.15, 0.15), torso.width
     wide = width * uniform(size, random, 0.33, 0.45)
     tall = wide * uniform(size, random, 1.1, 1.4)
@@ -211,34 +198,26 @@ def _paint_head(
     hair = tint(DARK_HAIR, PALE_HAIR, size, random).expand_as(drawn.colours)
     long = uniform(size, random, 0, 1) ** 2 * width * 1.6
     hung = wide * uniform(size, random, 1.15, 1.5)
-    fall = limb((x, y - tall * 0.1), (x, y + long), hung)
+    fall = limb((x, y - tall * 0.1), (x, y + long), hung, side)
     collar = torso.shoulders + width * 0.2
-    neck = limb((x, y), (torso.x, collar), wide * 0.6)
+    neck = limb((x, y), (torso.x, collar), wide * 0.6, side)
     left, right = torso.x - width * 0.7, torso.x + width * 0.7
-    bare = limb((left, collar), (right, collar), width * 0.2)
-    face = limb((x, y - tall * 0.2), (x, y + tall * 0.3), wide * 0.85)
+    bare = limb((left, collar), (right, collar), width * 0.2, side)
+    face = limb((x, y - tall * 0.2), (x, y + tall * 0.3), wide * 0.85, side)
     face = face * ~chance(size, random, BACK_SHARE)
+    flesh = skin.expand_as(drawn.colours)
     drawn = drawn.painted(flesh, torch.maximum(neck, bare) * person)
     drawn = drawn.painted(hair, fall * person)
     return drawn.painted(flesh, face * person)
 
 
-class Arms(NamedTuple):
-    """Where arms are, float [N, h, w] each."""
-
-    before: Tensor  # the garment, across it
-    behind: Tensor
-    hands: Tensor  # but those at a hip
-
-
-def _arms(torso: Torso, sleeved: Tensor, random: Generator) -> Arms:
-    """Draw arms, thicker in sleeves: hanging, with a hand at the hip, or crossed."""
+def _arms(torso: Torso, side: int, random: Generator) -> tuple[Tensor, Tensor]:
+    """Draw arms: those before a garment, across it or at the hip, and those behind."""
     size = len(torso.x)
-    before = behind = hands = torch.zeros(size, PHOTO_SIDE, PHOTO_SIDE)
+    before = behind = torch.zeros(size, side, side)
     top = torso.shoulders + torso.width * 0.25
     long = torso.hips - torso.shoulders
     thick = torso.width * uniform(size, random, 0.16, 0.24)
-    thick = thick * torch.where(sleeved, uniform(size, random, 1.1, 1.5), 1)
     for way in (-1, 1):
         shoulder = torso.x + way * torso.width * 0.85
         kind = uniform(size, random, 0, 1)
@@ -254,88 +233,59 @@ def _arms(torso: Torso, sleeved: Tensor, random: Generator) -> Arms:
         end = top + long * uniform(size, random, 0.95, 1.2)
         end = torch.where(posed, torso.hips - long * 0.1, end)
         end = torch.where(crossed, middle - long * 0.05, end)
-        upper = limb((shoulder, top), (elbow, middle), thick)
-        fore = limb((elbow, middle), (hand, end), thick * 0.85)
+        upper = limb((shoulder, top), (elbow, middle), thick, side)
+        fore = limb((elbow, middle), (hand, end), thick * 0.85, side)
         behind = torch.maximum(behind, upper)
         behind = torch.maximum(behind, fore * ~crossed)
         before = torch.maximum(before, fore * crossed)
-        held = limb((hand, end), (hand, end), thick * 0.8)
-        hands = torch.maximum(hands, held * ~posed)
-    return Arms(before, behind, hands)
+    return before, behind
 
 
-def _trunk(torso: Torso, random: Generator) -> Tensor:
-    """Draw a trunk without its arms, some of them narrower at the waist."""
-    down = (ROWS - torso.shoulders) / (torso.hips - torso.shoulders)
-    narrow = (1 - ((down - 0.6) / 0.6).square()).clamp(min=0)
-    waist = uniform(len(torso.x), random, 0, 0.3) * narrow
-    return column(torso.x, torso.width * (1.05 - waist))
-
-
-def _roundness(torso: Torso, random: Generator) -> Tensor:
-    """How bright a trunk is where it turns away: float [N, 1, w]."""
-    turned = ((COLUMNS - torso.x) / torso.width).square().clamp(max=1)
-    return 1 - turned * uniform(len(torso.x), random, 0, 0.3)
-
-
-def _opening(torso: Torso, kinds: Kinds, random: Generator) -> Tensor:
-    """Draw what shows in an open collar, and down an open coat: float [N, h, w]."""
-    size, coat = len(torso.x), kinds.coat
-    collar, flap = (
-        [uniform(size, random, *span) for span in spans]
-        for spans in (COLLAR_SPANS, FLAP_SPANS)
-    )
-    deep, wide = (torch.where(coat, *pair) for pair in zip(flap, collar, strict=True))
-    long = (torso.hips - torso.shoulders) * deep
-    down = (ROWS - torso.shoulders) / long
-    shown = column(torso.x, torso.width * wide * (1 - down).clamp(0, 1))
-    share = torch.where(coat, OPEN_COAT_SHARE, OPEN_SHARE)
-    is_open = uniform(size, random, 0, 1) < share
-    return shown * (down < 1) * (is_open & kinds.top)
-
-
-def _legs(frame: Frame, torso: Torso, kinds: Kinds, random: Generator) -> Tensor:
-    """Draw two bare legs below a trunk, or the one that wears a shoe."""
+def _legs(torso: Torso, side: int, random: Generator) -> Tensor:
+    """Draw two legs and feet below a trunk."""
     size = len(torso.x)
     apart = torso.width * uniform(size, random, 0.25, 0.5)
     thick = torso.width * uniform(size, random, 0.2, 0.3)
     feet = (torso.hips + torso.width * uniform(size, random, 4, 5)).clamp(max=1.3)
     left, right = (
-        limb((at, torso.hips), (at, feet), thick)
+        limb((at, torso.hips), (at, feet), thick, side)
         for at in (torso.x - apart, torso.x + apart)
     )
-    both = torch.maximum(left, right) * (kinds.gown | kinds.trouser)
-    shin = limb((frame.x, -1.2), (frame.x, frame.y), frame.width / 3)
-    return torch.maximum(both, shin * kinds.shoe)
+    return torch.maximum(left, right)
 
 
-def column(x: Tensor, width: Tensor) -> Tensor:
-    """Draw what reaches so far to both sides of x in each row: float [N, h, w]."""
-    return inside(width - (COLUMNS - x).abs())
-
-
-def limb(first: Point, last: Point, thick: Tensor) -> Tensor:
-    """Draw a line with round ends, 1 inside and 0 outside: float [N, h, w]."""
+def limb(first: Point, last: Point, thick: Tensor, side: int) -> Tensor:
+    """Draw a line with round ends, 1 inside and 0 outside: float [N, side, side]."""
     (x0, y0), (x1, y1) = first, last
-    right, down = COLUMNS - x0, ROWS - y0
+    line = torch.linspace(-1, 1, side)
+    right, down = line[None, :] - x0, line[:, None] - y0
     across, fall = x1 - x0, y1 - y0
     length = (across.square() + fall * fall).clamp(min=1e-6)
     along = ((right * across + down * fall) / length).clamp(0, 1)
     gap = (right - along * across).square() + (down - along * fall).square()
-    return inside(thick - gap.sqrt())
+    return ((thick - gap.sqrt()) * side / 2 + 0.5).clamp(0, 1)
 
 
-def place(pixels: Tensor, frame: Frame, tilt: Tensor | None = None) -> Tensor:
-    """Draw uint8 pictures in their frames, tilted by radians: float [N, h, w]."""
+def place(
+    pixels: Tensor, frame: Frame, tilt: Tensor | None = None, *, side: int
+) -> Tensor:
+    """Draw uint8 pictures in their frames, tilted by radians: float [N, side, side]."""
     x, y, width, height = frame
     tilt = torch.zeros_like(x) if tilt is None else tilt
     cos, sin = tilt.cos(), tilt.sin()
     across = torch.cat([cos, sin, -(cos * x + sin * y)], 2) / width
     down = torch.cat([-sin, cos, sin * x - cos * y], 2) / height
-    size = [len(pixels), 1, PHOTO_SIDE, PHOTO_SIDE]
+    size = [len(pixels), 1, side, side]
     grid = affine_grid(torch.cat([across, down], 1), size, align_corners=False)
     pictures = pixels[:, None].float() / WHITE
     return grid_sample(pictures, grid, align_corners=False)[:, 0]
+
+
+def cover(garments: Tensor) -> Tensor:
+    """Where garments hide what is behind, 0..1, their small dark spots included."""
+    cloth = (garments * 6).clamp(0, 1)
+    grown = max_pool2d(cloth, 3, stride=1, padding=1)
+    return -max_pool2d(-grown, 3, stride=1, padding=1)
 
 
 def others(pixels: Tensor, wanted: Tensor, random: Generator) -> Tensor:
@@ -345,3 +295,30 @@ def others(pixels: Tensor, wanted: Tensor, random: Generator) -> Tensor:
         return torch.zeros_like(pixels)
     picks = torch.randint(len(chosen), (len(pixels),), generator=random)
     return pixels[chosen[picks]]
+
+
+def dye(shades: Tensor, random: Generator, contrast: Tensor) -> Tensor:
+    """Give levels [N, h, w] two colours that far apart: [N, 3, h, w]."""
+    size = len(shades)
+    first, second = (_colours(size, random) for _ in range(2))
+    pull = contrast[..., None]
+    return torch.lerp(first, torch.lerp(first, second, pull), shades[:, None])
+
+
+def _colours(size: int, random: Generator) -> Tensor:
+    """Choose colours, greys and pale ones most: [size, 3, 1, 1]."""
+    grey = uniform(size, random, 0, 1)
+    grey = torch.where(chance(size, random, 0.4), 1 - 0.3 * grey, grey)
+    strength = uniform(size, random, 0, 1) ** 2
+    hue = torch.rand(size, 3, 1, generator=random)
+    return torch.lerp(grey.expand(-1, 3, -1), hue, strength)[..., None]
+
+
+def tint(
+    dark: tuple[float, ...], pale: tuple[float, ...], size: int, random: Generator
+) -> Tensor:
+    """Choose colours between two, a little off: [size, 3, 1, 1]."""
+    first, second = (torch.tensor(colour)[None, :, None] for colour in (dark, pale))
+    between = torch.lerp(first, second, uniform(size, random, 0, 1))
+    off = 0.06 * (torch.rand(size, 3, 1, generator=random) - 0.5)
+    return (between + off).clamp(0, 1)[..., None]

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Generator, Tensor
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from model.images import SIDE, WHITE, preprocess
-from synthetic.cloth import PHOTO_SIDE, cover, detail, dye, enlarge
 from synthetic.drawing import (
     chance,
     curves,
@@ -32,8 +31,9 @@ from synthetic.drawing import (
 )
 from synthetic.outliers import CHUNK, Drawer, heaps, leaves, portion
 from synthetic.parallel import parallel_map
-from synthetic.people import BAG, SHOES, Drawn, Frame, among, dress, place
+from synthetic.people import BAG, SHOES, Drawn, Frame, among, cover, dress, dye, place
 
+PHOTO_SIDE = 56  # pixels
 WORN_SHARE, CARRIED_SHARE = 0.6, 0.2  # the latter of shoes and bags
 SHADOW = 4  # pixels, how far a shadow falls aside, and how soft it is
 STUDIO_SHARE = 0.5  # of the grounds, half as many behind other things
@@ -60,7 +60,7 @@ def shoot(things: Drawn, studio: Tensor, random: Generator) -> Tensor:
     In a `studio`, bool [N, 1, 1], it is plain but for the light.
     """
     size = len(things.mask)
-    texture = enlarge(fill(size, random))
+    texture = _enlarge(fill(size, random))
     contrast = 0.8 * uniform(size, random, 0, 1) ** 2
     ground = dye(texture, random, torch.where(studio, 0.02, contrast))
     pale = 1 - 0.3 * uniform(size, random, 0, 1)[..., None] ** 2
@@ -74,7 +74,7 @@ def shoot(things: Drawn, studio: Tensor, random: Generator) -> Tensor:
     shadow = avg_pool2d(aside, 2 * SHADOW + 1, stride=1) * dark
     lit = ground * (1 - shadow[:, None])
     pictures = torch.lerp(lit, things.colours, things.mask[:, None])
-    light = enlarge(gradients(size, random)) * uniform(size, random, 0, 0.4)
+    light = _enlarge(gradients(size, random)) * uniform(size, random, 0, 0.4)
     pictures = (pictures * (1 - light[:, None])).clamp(0, 1)
     pictures = pictures ** uniform(size, random, 0.6, 1.6)[..., None]
     soft = avg_pool2d(pictures, 3, stride=1, padding=1)
@@ -83,6 +83,11 @@ def shoot(things: Drawn, studio: Tensor, random: Generator) -> Tensor:
     pictures = pictures + grain * (0.04 * uniform(size, random, 0, 1) ** 2)[..., None]
     pictures = (pictures.clamp(0, 1) * WHITE).round().to(torch.uint8)
     return pictures.permute(0, 2, 3, 1)
+
+
+def _enlarge(pictures: Tensor) -> Tensor:
+    side = [PHOTO_SIDE, PHOTO_SIDE]
+    return interpolate(pictures[:, None], side, mode="bilinear")[:, 0]
 
 
 def see_garments(pixels: Tensor, labels: Tensor, random: Generator) -> Tensor:
@@ -102,7 +107,7 @@ def see_strangers(count: int, random: Generator) -> Tensor:
 def _garments(pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
     random = Generator().manual_seed(seed)
     size = len(pixels)
-    people = dress(pixels, labels, random)
+    people = dress(pixels, labels, PHOTO_SIDE, random)
     alone = _lay(pixels, labels, random)
     carried = among(labels, (*SHOES, BAG))
     shares = torch.where(carried, CARRIED_SHARE, WORN_SHARE)
@@ -124,17 +129,15 @@ def _lay(pixels: Tensor, labels: Tensor, random: Generator) -> Drawn:
     tilt = uniform(size, random, -TILT, TILT)
     turned = shoe & chance(size, random, 0.5)
     tilt = torch.where(turned, tilt * SHOE_TILT / TILT, tilt)
-    shades = place(pixels, Frame(x, y, width, height), tilt)
+    shades = place(pixels, Frame(x, y, width, height), tilt, side=PHOTO_SIDE)
     right, down = (uniform(size, random, -0.5, 0.5) for _ in "xy")
     second = Frame(x + right, y + down, width, height)
     other = tilt + uniform(size, random, -SHOE_TILT, SHOE_TILT)
-    behind = place(pixels, second, other)
+    behind = place(pixels, second, other, side=PHOTO_SIDE)
     paired = shoe & chance(size, random, PAIR_SHARE)
     hidden = cover(shades).round().bool()
     shades = torch.where(paired & ~hidden, behind, shades)
-    mask = cover(shades)
-    shades = detail(shades, mask, random)
-    return Drawn(dye(shades, random, uniform(size, random, 0.2, 1)), mask)
+    return Drawn(dye(shades, random, uniform(size, random, 0.2, 1)), cover(shades))
 
 
 def _strangers(size: int, seed: int) -> Tensor:
@@ -144,13 +147,13 @@ def _strangers(size: int, seed: int) -> Tensor:
     shades = torch.where(textured, fill(size, random), masks)
     printed = glyphs(size, random) * chance(size, random, PRINTED_SHARE)
     shades = torch.lerp(shades, 1 - shades, printed)
-    colours = dye(enlarge(shades), random, uniform(size, random, 0.2, 1))
+    colours = dye(_enlarge(shades), random, uniform(size, random, 0.2, 1))
     studio = chance(size, random, STUDIO_SHARE / 2)
-    return _see(shoot(Drawn(colours, enlarge(masks)), studio, random))
+    return _see(shoot(Drawn(colours, _enlarge(masks)), studio, random))
 
 
 def _seeds(count: int, random: Generator) -> list[int]:
-    """Draw what each chunk starts from, for no two to show the same scenes."""
+    """Draw what each process starts from, for no two to draw the same scenes."""
     return torch.randint(2**62, (count,), generator=random).tolist()
 
 
