@@ -1,12 +1,12 @@
-"""Garments of Fashion-MNIST on people, drawn in colour, as shops photograph them.
+"""People who wear garments of Fashion-MNIST, drawn in colour as shops photograph them.
 
-    >>> seen = dress(pixels, labels, side=56, random=random)
-    >>> seen.colours.shape, seen.mask.shape
+    >>> people = draw_people(pixels, labels, random)
+    >>> people.colours.shape, people.mask.shape
     (torch.Size([100, 3, 56, 56]), torch.Size([100, 56, 56]))
 
-Whole batches at a time. Places and sizes are shares of half a side of the picture,
--1 to 1, as [N, 1, 1]. Skin, hair and each garment have colours of their own: by these
-the service tells them apart.
+Whole batches at a time. Positions and lengths are [N, 1, 1], in halves of the picture's
+side: -1 is its left or upper edge, 1 the right or lower one. Skin, hair and each
+garment have colours of their own, by which preprocessing separates them.
 """
 
 from typing import NamedTuple
@@ -16,19 +16,27 @@ from torch import Generator, Tensor
 from torch.nn.functional import affine_grid, grid_sample, max_pool2d
 
 from model.images import WHITE
-from synthetic.drawing import chance, uniform
+from synthetic.drawing import chance, mask_from_distance, uniform
 
+PHOTO_SIDE = 56  # pixels, of all drawn photos
+AXIS = torch.linspace(-1, 1, PHOTO_SIDE)
+ROWS, COLUMNS = AXIS[:, None], AXIS[None, :]
+
+# class numbers of Fashion-MNIST
 TOPS = 0, 2, 4, 6  # T-shirt, pullover, coat, shirt
 LONG_SLEEVES = 2, 4, 6
-TROUSER, DRESS = 1, 3
-SHOES, BAG = (5, 7, 9), 8
-DARK_SKIN, PALE_SKIN = (0.25, 0.14, 0.1), (0.97, 0.82, 0.74)
+TROUSERS, DRESSES = (1,), (3,)
+SHOES, BAGS = (5, 7, 9), (8,)
+
+DARK_SKIN, PALE_SKIN = (0.25, 0.14, 0.1), (0.97, 0.82, 0.74)  # red, green, blue
 DARK_HAIR, PALE_HAIR = (0.04, 0.03, 0.03), (0.88, 0.72, 0.5)
-BACK_SHARE = 0.25  # of the people, who turn their back
-POSED_SHARE = 0.4  # of the arms, with the hand at the hip
-CROSSED_SHARE = 0.15  # likewise, laid across
-SLEEVED_SHARE = 0.7  # of those in long sleeves, whose arms, too, are seen in them
-# where garments begin and end: usually, from close by, and when all of somebody is seen
+
+BACK_SHARE = 0.25  # of the people, seen from behind
+AT_HIP_SHARE = 0.4  # of the arms, with the hand at the hip
+CROSSED_SHARE = 0.15  # of the arms, in front of the garment
+SLEEVED_SHARE = 0.7  # of the people in long sleeves, whose arms have the cloth's colour
+# ranges of a garment's upper and lower edge in most pictures, in those taken from close
+# by, and in those of the whole person
 TOP_SPANS = (
     ((-0.6, -0.3), (0.3, 0.9)),
     ((-1.0, -0.85), (0.4, 1.1)),
@@ -39,18 +47,18 @@ TROUSER_SPANS = (
     ((-0.9, -0.6), (0.9, 1.1)),
     ((-0.15, 0.05), (0.6, 0.9)),
 )
-GOWN_SPANS = (
+DRESS_SPANS = (
     ((-0.7, -0.5), (0.1, 0.6)),
     ((-0.9, -0.5), (0.6, 1.1)),
     ((-0.7, -0.6), (0.0, 0.4)),
 )
-NEAR_SHARE, WHOLE_SHARE = 0.35, 0.2  # of the pictures
+CLOSE_SHARE, WHOLE_SHARE = 0.35, 0.2  # of the pictures
 
 Point = tuple[Tensor, Tensor | float]  # right and down
 
 
 class Frame(NamedTuple):
-    """Where pictures are drawn: centre and half sides."""
+    """The part of a drawn photo that a picture fills: its centre and half sides."""
 
     x: Tensor
     y: Tensor
@@ -58,84 +66,33 @@ class Frame(NamedTuple):
     height: Tensor
 
 
-class Drawn(NamedTuple):
-    """Things in colour, and where they are: 1 inside and 0 outside."""
+class Layer(NamedTuple):
+    """Objects in colour, and where they are."""
 
-    colours: Tensor  # float [N, 3, side, side]
-    mask: Tensor  # float [N, side, side]
+    colours: Tensor  # float [N, 3, 56, 56]
+    mask: Tensor  # float [N, 56, 56], 1 inside and 0 outside
 
-    def painted(self, colours: Tensor, mask: Tensor) -> "Drawn":
-        """Lay something over it."""
-        return Drawn(
+    def paint(self, colours: Tensor, mask: Tensor) -> "Layer":
+        """Composite colours, [N, 3, 56, 56] or [N, 3, 1, 1], over it."""
+        return Layer(
             torch.lerp(self.colours, colours, mask[:, None]),
             torch.maximum(self.mask, mask),
         )
 
 
 class Kinds(NamedTuple):
-    """What a garment is, bool [N, 1, 1] each."""
+    """Which garments are of a kind: bool [N, 1, 1] each."""
 
     top: Tensor
-    trouser: Tensor
-    gown: Tensor
+    trousers: Tensor
+    dress: Tensor
     shoe: Tensor
-    sleeved: Tensor  # with long sleeves
+    long_sleeved: Tensor
 
     @property
-    def person(self) -> Tensor:
-        """Tell where somebody is drawn, not only a leg."""
-        return self.top | self.trouser | self.gown
-
-
-def dress(pixels: Tensor, labels: Tensor, side: int, random: Generator) -> Drawn:
-    """Draw uint8 [N, 28, 28] on people; bags, int64 label 8, are carried by nobody.
-
-    The garment that is asked for is the one in the middle.
-    """
-    size = len(pixels)
-    kinds = Kinds(
-        *(
-            among(labels, kind)
-            for kind in (TOPS, (TROUSER,), (DRESS,), SHOES, LONG_SLEEVES)
-        )
-    )
-    frame = _frame(kinds, random)
-    torso = _torso(frame, kinds.trouser, random)
-    shades = place(pixels, frame, side=side)
-    hidden = cover(shades)
-    garment = dye(shades, random, uniform(size, random, 0, 1))
-    skin = tint(DARK_SKIN, PALE_SKIN, size, random)
-    flesh = skin.expand_as(garment)
-    nothing = torch.zeros(size, side, side)
-
-    drawn = Drawn(torch.zeros_like(garment), nothing)
-    drawn = _paint_head(drawn, torso, skin, kinds.person, random)
-    bare = _legs(torso, side, random) * (kinds.gown | kinds.trouser)
-    shin = limb((frame.x, -1.2), (frame.x, frame.y), frame.width / 3, side)
-    drawn = drawn.painted(flesh, torch.maximum(bare, shin * kinds.shoe))
-
-    lower = place(others(pixels, kinds.trouser, random), torso.below(), side=side)
-    colours = dye(lower, random, uniform(size, random, 0, 0.5))
-    drawn = drawn.painted(colours, cover(lower) * kinds.top)
-    upper = place(others(pixels, kinds.top, random), torso.above(), side=side)
-    colours = dye(upper, random, uniform(size, random, 0, 0.7))
-    worn, tucked = cover(upper) * kinds.trouser, chance(size, random, 0.5)
-    drawn = drawn.painted(colours, worn * tucked)
-
-    before, behind = _arms(torso, side, random)
-    shown = hidden.sum((1, 2)).clamp(min=1)
-    cloth = (garment * hidden[:, None]).sum((2, 3)) / shown[:, None]
-    sleeved = (kinds.sleeved & chance(size, random, SLEEVED_SHARE))[:, None]
-    arm = torch.where(sleeved, cloth[:, :, None, None], skin).expand_as(garment)
-    drawn = drawn.painted(arm, behind * kinds.person)
-    drawn = drawn.painted(garment, hidden)
-    drawn = drawn.painted(colours, worn * ~tucked)
-    return drawn.painted(arm, before * kinds.person)
-
-
-def among(labels: Tensor, classes: tuple[int, ...]) -> Tensor:
-    """Tell which labels, int64 [N], are of some classes: bool [N, 1, 1]."""
-    return torch.isin(labels, torch.tensor(classes))[:, None, None]
+    def worn(self) -> Tensor:
+        """Whether a whole person is drawn: for shoes it is a leg, for bags nothing."""
+        return self.top | self.trousers | self.dress
 
 
 class Torso(NamedTuple):
@@ -146,179 +103,233 @@ class Torso(NamedTuple):
     hips: Tensor
     width: Tensor  # half of it, at the shoulders
 
-    def below(self) -> Frame:
-        """Tell where trousers go."""
+    def trousers(self) -> Frame:
+        """Return the frame of trousers below it."""
         height = (self.hips - self.shoulders) * 0.9
         return Frame(self.x, self.hips + height * 0.85, self.width * 2.3, height)
 
-    def above(self) -> Frame:
-        """Tell where a top goes."""
+    def top(self) -> Frame:
+        """Return the frame of a top on it."""
         height = (self.hips - self.shoulders) * 0.6
         return Frame(self.x, self.shoulders + height * 0.9, self.width * 2, height)
 
 
-def _frame(kinds: Kinds, random: Generator) -> Frame:
-    """Choose where in the picture a garment of each kind is seen."""
-    size = len(kinds.top)
-    near, whole = chance(size, random, NEAR_SHARE), chance(size, random, WHOLE_SHARE)
-    anything = torch.ones_like(near)
-    first = uniform(size, random, -0.85, -0.6)
-    last = uniform(size, random, 0.6, 0.9)
-    for kind, spans in zip(kinds, (TOP_SPANS, TROUSER_SPANS, GOWN_SPANS), strict=False):
-        for seen, (top, bottom) in zip((anything, near, whole), spans, strict=True):
-            first = torch.where(kind & seen, uniform(size, random, *top), first)
-            last = torch.where(kind & seen, uniform(size, random, *bottom), last)
-    x, height = uniform(size, random, -0.12, 0.12), (last - first) / 2
-    width = height * uniform(size, random, 0.85, 1.2)
+def draw_people(pixels: Tensor, labels: Tensor, random: Generator) -> Layer:
+    """Draw people in garments uint8 [N, 28, 28], int64 [N]; bags have no person.
+
+    Each garment is in the middle; others of the batch complete the clothes.
+    """
+    count = len(pixels)
+    classes = TOPS, TROUSERS, DRESSES, SHOES, LONG_SLEEVES
+    kinds = Kinds(*(is_any_of(labels, numbers) for numbers in classes))
+    frame = _choose_frame(kinds, random)
+    torso = _choose_torso(frame, kinds.trousers, random)
+    garment = _dyed(paste(pixels, frame), 1, random)
+    skin = _mix(DARK_SKIN, PALE_SKIN, count, random)
+
+    person = Layer(torch.zeros_like(garment.colours), torch.zeros_like(garment.mask))
+    person = _paint_head(person, torso, skin, kinds.worn, random)
+    person = person.paint(skin, _draw_legs(frame, torso, kinds, random))
+    others = _sample(pixels, kinds.trousers, random)
+    trousers = _dyed(paste(others, torso.trousers()), 0.5, random)
+    person = person.paint(trousers.colours, trousers.mask * kinds.top)
+    others = _sample(pixels, kinds.top, random)
+    top = _dyed(paste(others, torso.top()), 0.7, random)
+    top_mask, is_tucked = top.mask * kinds.trousers, chance(count, random, 0.5)
+    person = person.paint(top.colours, top_mask * is_tucked)
+
+    in_front, behind = _draw_arms(torso, random)
+    is_sleeved = kinds.long_sleeved & chance(count, random, SLEEVED_SHARE)
+    arm = torch.where(is_sleeved[:, None], _mean_colour(garment), skin)
+    person = person.paint(arm, behind * kinds.worn)
+    person = person.paint(*garment)
+    person = person.paint(top.colours, top_mask * ~is_tucked)
+    return person.paint(arm, in_front * kinds.worn)
+
+
+def is_any_of(labels: Tensor, classes: tuple[int, ...]) -> Tensor:
+    """Return which labels, int64 [N], are of some classes: bool [N, 1, 1]."""
+    return torch.isin(labels, torch.tensor(classes))[:, None, None]
+
+
+def _choose_frame(kinds: Kinds, random: Generator) -> Frame:
+    """Choose where in the picture each garment is."""
+    count = len(kinds.top)
+    is_close = chance(count, random, CLOSE_SHARE)
+    is_whole = chance(count, random, WHOLE_SHARE)
+    views = torch.ones_like(is_close), is_close, is_whole
+    first = uniform(count, random, -0.85, -0.6)
+    last = uniform(count, random, 0.6, 0.9)
+    all_spans = TOP_SPANS, TROUSER_SPANS, DRESS_SPANS
+    for kind, spans in zip(kinds[:3], all_spans, strict=True):
+        for view, (upper, lower) in zip(views, spans, strict=True):
+            first = torch.where(kind & view, uniform(count, random, *upper), first)
+            last = torch.where(kind & view, uniform(count, random, *lower), last)
+    x, height = uniform(count, random, -0.12, 0.12), (last - first) / 2
+    width = height * uniform(count, random, 0.85, 1.2)
     return Frame(x, (first + last) / 2, width.clamp(max=1), height)
 
 
-def _torso(frame: Frame, trouser: Tensor, random: Generator) -> Torso:
-    """Tell where the trunk is that fills a garment: a top, or what is under a dress."""
-    size = len(trouser)
+def _choose_torso(frame: Frame, trousers: Tensor, random: Generator) -> Torso:
+    """Choose a trunk that fills a top or dress, or one above trousers."""
+    count = len(trousers)
     start = frame.y - frame.height
-    width = frame.width * uniform(size, random, 0.5, 0.62)
-    wide = frame.width * uniform(size, random, 0.4, 0.6)  # of trousers
-    width = torch.where(trouser, wide, width)
-    long = width * uniform(size, random, 2.2, 3)
-    shoulders = torch.where(trouser, start - long, start + frame.height * 0.05)
-    hips = torch.where(trouser, start, shoulders + long)
+    width = frame.width * uniform(count, random, 0.5, 0.62)
+    waist = frame.width * uniform(count, random, 0.4, 0.6)
+    width = torch.where(trousers, waist, width)
+    length = width * uniform(count, random, 2.2, 3)
+    shoulders = torch.where(trousers, start - length, start + frame.height * 0.05)
+    hips = torch.where(trousers, start, shoulders + length)
     return Torso(frame.x, shoulders, hips, width)
 
 
 def _paint_head(
-    drawn: Drawn, torso: Torso, skin: Tensor, person: Tensor, random: Generator
-) -> Drawn:
-    """Draw a neck, a face and hair, from the front or the back, above a trunk."""
-    size, side = len(skin), drawn.mask.shape[-1]
-    x, width = torso.x + torso.width * uniform(size, random, -0.15, 0.15), torso.width
-    wide = width * uniform(size, random, 0.33, 0.45)
-    tall = wide * uniform(size, random, 1.1, 1.4)
-    y = torso.shoulders - tall * uniform(size, random, 1.1, 1.5)
-    hair = tint(DARK_HAIR, PALE_HAIR, size, random).expand_as(drawn.colours)
-    long = uniform(size, random, 0, 1) ** 2 * width * 1.6
-    hung = wide * uniform(size, random, 1.15, 1.5)
-    fall = limb((x, y - tall * 0.1), (x, y + long), hung, side)
+    person: Layer, torso: Torso, skin: Tensor, shown: Tensor, random: Generator
+) -> Layer:
+    """Paint a neck, a face and hair, from the front or the back, where it is shown."""
+    count = len(skin)
+    x, width = torso.x + torso.width * uniform(count, random, -0.15, 0.15), torso.width
+    wide = width * uniform(count, random, 0.33, 0.45)
+    tall = wide * uniform(count, random, 1.1, 1.4)
+    y = torso.shoulders - tall * uniform(count, random, 1.1, 1.5)
+    hair_colour = _mix(DARK_HAIR, PALE_HAIR, count, random)
+    length = uniform(count, random, 0, 1) ** 2 * width * 1.6
+    hair_width = wide * uniform(count, random, 1.15, 1.5)
+    hair = capsule((x, y - tall * 0.1), (x, y + length), hair_width)
     collar = torso.shoulders + width * 0.2
-    neck = limb((x, y), (torso.x, collar), wide * 0.6, side)
+    neck = capsule((x, y), (torso.x, collar), wide * 0.6)
     left, right = torso.x - width * 0.7, torso.x + width * 0.7
-    bare = limb((left, collar), (right, collar), width * 0.2, side)
-    face = limb((x, y - tall * 0.2), (x, y + tall * 0.3), wide * 0.85, side)
-    face = face * ~chance(size, random, BACK_SHARE)
-    flesh = skin.expand_as(drawn.colours)
-    drawn = drawn.painted(flesh, torch.maximum(neck, bare) * person)
-    drawn = drawn.painted(hair, fall * person)
-    return drawn.painted(flesh, face * person)
+    shoulders = capsule((left, collar), (right, collar), width * 0.2)
+    face = capsule((x, y - tall * 0.2), (x, y + tall * 0.3), wide * 0.85)
+    face = face * ~chance(count, random, BACK_SHARE)
+    person = person.paint(skin, torch.maximum(neck, shoulders) * shown)
+    person = person.paint(hair_colour, hair * shown)
+    return person.paint(skin, face * shown)
 
 
-def _arms(torso: Torso, side: int, random: Generator) -> tuple[Tensor, Tensor]:
-    """Draw arms: those before a garment, across it or at the hip, and those behind."""
-    size = len(torso.x)
-    before = behind = torch.zeros(size, side, side)
+def _draw_arms(torso: Torso, random: Generator) -> tuple[Tensor, Tensor]:
+    """Draw arms, hanging, at the hip or crossed: masks in front of a garment, behind.
+
+    Only crossed forearms are in front.
+    """
+    count = len(torso.x)
+    in_front = behind = torch.zeros(count, PHOTO_SIDE, PHOTO_SIDE)
     top = torso.shoulders + torso.width * 0.25
-    long = torso.hips - torso.shoulders
-    thick = torso.width * uniform(size, random, 0.16, 0.24)
-    for way in (-1, 1):
-        shoulder = torso.x + way * torso.width * 0.85
-        kind = uniform(size, random, 0, 1)
-        posed = kind < POSED_SHARE
-        crossed = kind > 1 - CROSSED_SHARE
-        out = torch.where(posed, uniform(size, random, 0.4, 0.9), 0.15)
-        elbow = shoulder + way * torso.width * out
-        middle = top + long * uniform(size, random, 0.45, 0.6)
-        inwards = torso.x + way * torso.width * uniform(size, random, 0.5, 0.8)
-        hand = shoulder + way * torso.width * uniform(size, random, 0, 0.3)
-        hand = torch.where(posed, inwards, hand)
-        hand = torch.where(crossed, torso.x - way * torso.width * 0.4, hand)
-        end = top + long * uniform(size, random, 0.95, 1.2)
-        end = torch.where(posed, torso.hips - long * 0.1, end)
-        end = torch.where(crossed, middle - long * 0.05, end)
-        upper = limb((shoulder, top), (elbow, middle), thick, side)
-        fore = limb((elbow, middle), (hand, end), thick * 0.85, side)
-        behind = torch.maximum(behind, upper)
-        behind = torch.maximum(behind, fore * ~crossed)
-        before = torch.maximum(before, fore * crossed)
-    return before, behind
+    length = torso.hips - torso.shoulders
+    width = torso.width * uniform(count, random, 0.16, 0.24)
+    for side in (-1, 1):
+        shoulder = torso.x + side * torso.width * 0.85
+        pose = uniform(count, random, 0, 1)
+        at_hip, crossed = pose < AT_HIP_SHARE, pose > 1 - CROSSED_SHARE
+        out = torch.where(at_hip, uniform(count, random, 0.4, 0.9), 0.15)
+        elbow = shoulder + side * torso.width * out
+        middle = top + length * uniform(count, random, 0.45, 0.6)
+        hip = torso.x + side * torso.width * uniform(count, random, 0.5, 0.8)
+        hand = shoulder + side * torso.width * uniform(count, random, 0, 0.3)
+        hand = torch.where(at_hip, hip, hand)
+        hand = torch.where(crossed, torso.x - side * torso.width * 0.4, hand)
+        end = top + length * uniform(count, random, 0.95, 1.2)
+        end = torch.where(at_hip, torso.hips - length * 0.1, end)
+        end = torch.where(crossed, middle - length * 0.05, end)
+        upper = capsule((shoulder, top), (elbow, middle), width)
+        forearm = capsule((elbow, middle), (hand, end), width * 0.85)
+        behind = torch.maximum(behind, torch.maximum(upper, forearm * ~crossed))
+        in_front = torch.maximum(in_front, forearm * crossed)
+    return in_front, behind
 
 
-def _legs(torso: Torso, side: int, random: Generator) -> Tensor:
-    """Draw two legs and feet below a trunk."""
-    size = len(torso.x)
-    apart = torso.width * uniform(size, random, 0.25, 0.5)
-    thick = torso.width * uniform(size, random, 0.2, 0.3)
-    feet = (torso.hips + torso.width * uniform(size, random, 4, 5)).clamp(max=1.3)
+def _draw_legs(frame: Frame, torso: Torso, kinds: Kinds, random: Generator) -> Tensor:
+    """Draw two bare legs below a trunk, or the one that wears a shoe: a mask."""
+    count = len(torso.x)
+    apart = torso.width * uniform(count, random, 0.25, 0.5)
+    width = torso.width * uniform(count, random, 0.2, 0.3)
+    feet = (torso.hips + torso.width * uniform(count, random, 4, 5)).clamp(max=1.3)
     left, right = (
-        limb((at, torso.hips), (at, feet), thick, side)
-        for at in (torso.x - apart, torso.x + apart)
+        capsule((x, torso.hips), (x, feet), width)
+        for x in (torso.x - apart, torso.x + apart)
     )
-    return torch.maximum(left, right)
+    legs = torch.maximum(left, right) * (kinds.dress | kinds.trousers)
+    shin = capsule((frame.x, -1.2), (frame.x, frame.y), frame.width / 3)
+    return torch.maximum(legs, shin * kinds.shoe)
 
 
-def limb(first: Point, last: Point, thick: Tensor, side: int) -> Tensor:
-    """Draw a line with round ends, 1 inside and 0 outside: float [N, side, side]."""
+def capsule(first: Point, last: Point, radius: Tensor) -> Tensor:
+    """Draw a line with round ends: a mask, float [N, 56, 56]."""
     (x0, y0), (x1, y1) = first, last
-    line = torch.linspace(-1, 1, side)
-    right, down = line[None, :] - x0, line[:, None] - y0
+    right, down = COLUMNS - x0, ROWS - y0
     across, fall = x1 - x0, y1 - y0
     length = (across.square() + fall * fall).clamp(min=1e-6)
     along = ((right * across + down * fall) / length).clamp(0, 1)
     gap = (right - along * across).square() + (down - along * fall).square()
-    return ((thick - gap.sqrt()) * side / 2 + 0.5).clamp(0, 1)
+    return mask_from_distance(radius - gap.sqrt())
 
 
-def place(
-    pixels: Tensor, frame: Frame, tilt: Tensor | None = None, *, side: int
-) -> Tensor:
-    """Draw uint8 pictures in their frames, tilted by radians: float [N, side, side]."""
+def paste(pixels: Tensor, frame: Frame, tilt: Tensor | None = None) -> Tensor:
+    """Draw uint8 pictures into frames, tilted by radians: float [N, 56, 56] in 0..1."""
     x, y, width, height = frame
     tilt = torch.zeros_like(x) if tilt is None else tilt
     cos, sin = tilt.cos(), tilt.sin()
     across = torch.cat([cos, sin, -(cos * x + sin * y)], 2) / width
     down = torch.cat([-sin, cos, sin * x - cos * y], 2) / height
-    size = [len(pixels), 1, side, side]
+    size = [len(pixels), 1, PHOTO_SIDE, PHOTO_SIDE]
     grid = affine_grid(torch.cat([across, down], 1), size, align_corners=False)
     pictures = pixels[:, None].float() / WHITE
     return grid_sample(pictures, grid, align_corners=False)[:, 0]
 
 
-def cover(garments: Tensor) -> Tensor:
-    """Where garments hide what is behind, 0..1, their small dark spots included."""
-    cloth = (garments * 6).clamp(0, 1)
+def garment_mask(shades: Tensor) -> Tensor:
+    """Return where garments [N, h, w] on black are, small dark spots included: 0..1."""
+    cloth = (shades * 6).clamp(0, 1)
     grown = max_pool2d(cloth, 3, stride=1, padding=1)
     return -max_pool2d(-grown, 3, stride=1, padding=1)
 
 
-def others(pixels: Tensor, wanted: Tensor, random: Generator) -> Tensor:
-    """Draw pictures at random from the wanted ones; blank if there is none."""
-    chosen = wanted.flatten().nonzero()[:, 0]
-    if not len(chosen):
+def _sample(pixels: Tensor, wanted: Tensor, random: Generator) -> Tensor:
+    """Choose as many of the wanted pictures at random; blank ones if there are none."""
+    choices = wanted.flatten().nonzero()[:, 0]
+    if not len(choices):
         return torch.zeros_like(pixels)
-    picks = torch.randint(len(chosen), (len(pixels),), generator=random)
-    return pixels[chosen[picks]]
+    chosen = torch.randint(len(choices), (len(pixels),), generator=random)
+    return pixels[choices[chosen]]
 
 
-def dye(shades: Tensor, random: Generator, contrast: Tensor) -> Tensor:
-    """Give levels [N, h, w] two colours that far apart: [N, 3, h, w]."""
-    size = len(shades)
-    first, second = (_colours(size, random) for _ in range(2))
-    pull = contrast[..., None]
-    return torch.lerp(first, torch.lerp(first, second, pull), shades[:, None])
+def _dyed(shades: Tensor, contrast: float, random: Generator) -> Layer:
+    """Give garments [N, 56, 56] on black two colours each, of a contrast up to it."""
+    contrasts = uniform(len(shades), random, 0, contrast)
+    return Layer(dye(shades, contrasts, random), garment_mask(shades))
 
 
-def _colours(size: int, random: Generator) -> Tensor:
-    """Choose colours, greys and pale ones most: [size, 3, 1, 1]."""
-    grey = uniform(size, random, 0, 1)
-    grey = torch.where(chance(size, random, 0.4), 1 - 0.3 * grey, grey)
-    strength = uniform(size, random, 0, 1) ** 2
-    hue = torch.rand(size, 3, 1, generator=random)
+def dye(shades: Tensor, contrast: Tensor, random: Generator) -> Tensor:
+    """Map 0 and 1 to two random colours: [N, h, w] to [N, 3, h, w].
+
+    `contrast` [N, 1, 1] is how far apart they are, 0..1.
+    """
+    first, second = (_random_colours(len(shades), random) for _ in range(2))
+    second = torch.lerp(first, second, contrast[..., None])
+    return torch.lerp(first, second, shades[:, None])
+
+
+def _random_colours(count: int, random: Generator) -> Tensor:
+    """Choose colours, most of them grey or pale: [count, 3, 1, 1]."""
+    grey = uniform(count, random, 0, 1)
+    grey = torch.where(chance(count, random, 0.4), 1 - 0.3 * grey, grey)
+    strength = uniform(count, random, 0, 1) ** 2
+    hue = torch.rand(count, 3, 1, generator=random)
     return torch.lerp(grey.expand(-1, 3, -1), hue, strength)[..., None]
 
 
-def tint(
-    dark: tuple[float, ...], pale: tuple[float, ...], size: int, random: Generator
+def _mix(
+    dark: tuple[float, ...], pale: tuple[float, ...], count: int, random: Generator
 ) -> Tensor:
-    """Choose colours between two, a little off: [size, 3, 1, 1]."""
+    """Choose colours between two, with some noise: [count, 3, 1, 1]."""
     first, second = (torch.tensor(colour)[None, :, None] for colour in (dark, pale))
-    between = torch.lerp(first, second, uniform(size, random, 0, 1))
-    off = 0.06 * (torch.rand(size, 3, 1, generator=random) - 0.5)
-    return (between + off).clamp(0, 1)[..., None]
+    between = torch.lerp(first, second, uniform(count, random, 0, 1))
+    noise = 0.06 * (torch.rand(count, 3, 1, generator=random) - 0.5)
+    return (between + noise).clamp(0, 1)[..., None]
+
+
+def _mean_colour(garment: Layer) -> Tensor:
+    """Return the mean colour inside of the mask: [N, 3, 1, 1]."""
+    area = garment.mask.sum((1, 2)).clamp(min=1)
+    mean = (garment.colours * garment.mask[:, None]).sum((2, 3)) / area[:, None]
+    return mean[:, :, None, None]

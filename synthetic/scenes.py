@@ -1,13 +1,14 @@
-"""Colour photos drawn in code, as the service sees them.
+"""Synthetic colour photos, preprocessed as the service does it.
 
     >>> random = torch.Generator().manual_seed(1)
-    >>> see_garments(pixels, labels, random).shape == pixels.shape
-    >>> see_strangers(1000, random).shape
+    >>> render_garment_scenes(pixels, labels, random).shape == pixels.shape
+    True
+    >>> render_outlier_scenes(1000, random).shape
     torch.Size([1000, 28, 28])
 
-Garments of Fashion-MNIST and other things are dyed, laid on grounds of any colour, lit,
-photographed and then go the way of every real photo, so that training meets what
-`images.preprocess` makes of shadows, textures and colours close to one another.
+Garments of Fashion-MNIST and other objects get colours, a background, a shadow and
+light, and are then preprocessed like any real photo. So training includes what
+preprocessing makes of shadows, textures and colours that are close to one another.
 """
 
 import numpy as np
@@ -16,147 +17,192 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from model.images import SIDE, WHITE, preprocess
+from model.images import WHITE
+from model.preprocessing import Garment
 from synthetic.drawing import (
+    SIDE,
+    bands,
     chance,
-    curves,
-    fill,
-    glyphs,
+    container_pairs,
+    containers,
     gradients,
     outlines,
-    straps,
-    twins,
+    pen_strokes,
+    text,
+    textures,
     uniform,
-    vessels,
 )
-from synthetic.outliers import CHUNK, Drawer, heaps, leaves, portion
+from synthetic.outliers import (
+    CHUNK_SIZE,
+    Draw,
+    dead_leaves,
+    shape_clusters,
+    split_by_shares,
+)
 from synthetic.parallel import parallel_map
-from synthetic.people import BAG, SHOES, Drawn, Frame, among, cover, dress, dye, place
+from synthetic.people import (
+    BAGS,
+    PHOTO_SIDE,
+    SHOES,
+    Frame,
+    Layer,
+    draw_people,
+    dye,
+    garment_mask,
+    is_any_of,
+    paste,
+)
 
-PHOTO_SIDE = 56  # pixels
-WORN_SHARE, CARRIED_SHARE = 0.6, 0.2  # the latter of shoes and bags
-SHADOW = 4  # pixels, how far a shadow falls aside, and how soft it is
-STUDIO_SHARE = 0.5  # of the grounds, half as many behind other things
+PREPROCESSING = Garment(size=SIDE)
+WORN_SHARE, CARRIED_SHARE = 0.6, 0.2  # drawn on people; the latter of shoes and bags
+SHADOW = 4  # pixels, greatest offset of a shadow, and radius of its blur
+STUDIO_SHARE = 0.5  # of the backgrounds, half as many behind other objects
 TILT, SHOE_TILT = 0.25, 0.7  # radians, at most
 PAIR_SHARE = 0.3  # of the shoes
-PRINTED_SHARE = 0.3  # of the other things, as packets and labels are
+PRINTED_SHARE = 0.3  # of the other objects, with text on them
 
-SHAPES: dict[Drawer, int] = {
-    heaps: 8,
-    vessels: 6,
-    twins: 2,
-    straps: 2,
-    leaves: 2,
-    curves: 1,
+SHAPES: dict[Draw, int] = {
+    shape_clusters: 8,
+    containers: 6,
+    container_pairs: 2,
+    bands: 2,
+    dead_leaves: 2,
+    pen_strokes: 1,
     outlines: 1,
-    glyphs: 1,
-    lambda size, _: torch.zeros(size, SIDE, SIDE): 1,  # nothing, just the ground
+    text: 1,
+    lambda count, _: torch.zeros(count, SIDE, SIDE): 1,  # the background alone
 }
 
 
-def shoot(things: Drawn, studio: Tensor, random: Generator) -> Tensor:
-    """Photograph things [N, 56, 56] on a ground: uint8 [N, 56, 56, 3].
+def render_garment_scenes(pixels: Tensor, labels: Tensor, random: Generator) -> Tensor:
+    """Render photos of garments uint8 [N, 28, 28], int64 [N]: uint8 [N, 28, 28].
 
-    In a `studio`, bool [N, 1, 1], it is plain but for the light.
+    Some lie flat, others are worn.
     """
-    size = len(things.mask)
-    texture = _enlarge(fill(size, random))
-    contrast = 0.8 * uniform(size, random, 0, 1) ** 2
-    ground = dye(texture, random, torch.where(studio, 0.02, contrast))
-    pale = 1 - 0.3 * uniform(size, random, 0, 1)[..., None] ** 2
-    pale = pale + 0.02 * torch.randn(size, 3, 1, 1, generator=random)
-    ground = torch.where((studio & chance(size, random, 0.7))[..., None], pale, ground)
-    dark = uniform(size, random, 0, 0.5) * chance(size, random, 0.5)
+    parts = torch.split(pixels, CHUNK_SIZE), torch.split(labels, CHUNK_SIZE)
+    rows = list(zip(*parts, _draw_seeds(len(parts[0]), random), strict=True))
+    return torch.cat(list(parallel_map(_garment_chunk, rows, "scenes")))
+
+
+def render_outlier_scenes(count: int, random: Generator) -> Tensor:
+    """Render photos of objects that are no garments: uint8 [count, 28, 28]."""
+    sizes = [len(part) for part in torch.split(torch.arange(count), CHUNK_SIZE)]
+    rows = list(zip(sizes, _draw_seeds(len(sizes), random), strict=True))
+    return torch.cat(list(parallel_map(_outlier_chunk, rows, "scenes")))
+
+
+def photograph(objects: Layer, is_studio: Tensor, random: Generator) -> Tensor:
+    """Render objects [N, 56, 56] in front of a background: uint8 [N, 56, 56, 3].
+
+    In a studio, bool [N, 1, 1], that is plain.
+    """
+    background = _draw_background(is_studio, random)
+    background = background * (1 - _draw_shadow(objects.mask, random)[:, None])
+    pictures = torch.lerp(background, objects.colours, objects.mask[:, None])
+    return _expose(pictures, random).permute(0, 2, 3, 1)
+
+
+def _draw_background(is_studio: Tensor, random: Generator) -> Tensor:
+    """Draw textures of two colours, nearly plain in a studio: [N, 3, 56, 56]."""
+    count = len(is_studio)
+    texture = _enlarge(textures(count, random))
+    contrast = 0.8 * uniform(count, random, 0, 1) ** 2
+    colours = dye(texture, torch.where(is_studio, 0.02, contrast), random)
+    pale = 1 - 0.3 * uniform(count, random, 0, 1)[..., None] ** 2
+    pale = pale + 0.02 * torch.randn(count, 3, 1, 1, generator=random)
+    is_pale = is_studio & chance(count, random, 0.7)
+    return torch.where(is_pale[..., None], pale, colours)
+
+
+def _draw_shadow(mask: Tensor, random: Generator) -> Tensor:
+    """Draw soft shadows of a mask [N, 56, 56], all offset alike: 0..1."""
+    count = len(mask)
+    darkness = uniform(count, random, 0, 0.5) * chance(count, random, 0.5)
     left, top = torch.randint(2 * SHADOW + 1, (2,), generator=random).tolist()
-    framed = pad(things.mask, [2 * SHADOW] * 4)
-    reach = PHOTO_SIDE + 2 * SHADOW
-    aside = framed[:, top : top + reach, left : left + reach]
-    shadow = avg_pool2d(aside, 2 * SHADOW + 1, stride=1) * dark
-    lit = ground * (1 - shadow[:, None])
-    pictures = torch.lerp(lit, things.colours, things.mask[:, None])
-    light = _enlarge(gradients(size, random)) * uniform(size, random, 0, 0.4)
+    padded = pad(mask, [2 * SHADOW] * 4)
+    side = PHOTO_SIDE + 2 * SHADOW
+    shifted = padded[:, top : top + side, left : left + side]
+    return avg_pool2d(shifted, 2 * SHADOW + 1, stride=1) * darkness
+
+
+def _expose(pictures: Tensor, random: Generator) -> Tensor:
+    """Apply uneven light, a gamma curve, blur and grain: uint8 [N, 3, 56, 56]."""
+    count = len(pictures)
+    light = _enlarge(gradients(count, random)) * uniform(count, random, 0, 0.4)
     pictures = (pictures * (1 - light[:, None])).clamp(0, 1)
-    pictures = pictures ** uniform(size, random, 0.6, 1.6)[..., None]
+    pictures = pictures ** uniform(count, random, 0.6, 1.6)[..., None]
     soft = avg_pool2d(pictures, 3, stride=1, padding=1)
-    pictures = torch.where(chance(size, random, 0.4)[..., None], soft, pictures)
+    pictures = torch.where(chance(count, random, 0.4)[..., None], soft, pictures)
     grain = torch.randn(pictures.shape, generator=random)
-    pictures = pictures + grain * (0.04 * uniform(size, random, 0, 1) ** 2)[..., None]
-    pictures = (pictures.clamp(0, 1) * WHITE).round().to(torch.uint8)
-    return pictures.permute(0, 2, 3, 1)
+    pictures = pictures + grain * (0.04 * uniform(count, random, 0, 1) ** 2)[..., None]
+    return (pictures.clamp(0, 1) * WHITE).round().to(torch.uint8)
+
+
+def _garment_chunk(pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
+    random = Generator().manual_seed(seed)
+    count = len(pixels)
+    people = draw_people(pixels, labels, random)
+    flat = _lay_flat(pixels, labels, random)
+    is_carried = is_any_of(labels, SHOES + BAGS)
+    shares = torch.where(is_carried, CARRIED_SHARE, WORN_SHARE)
+    is_worn = uniform(count, random, 0, 1) < shares
+    objects = Layer(
+        torch.where(is_worn[..., None], people.colours, flat.colours),
+        torch.where(is_worn, people.mask, flat.mask),
+    )
+    is_studio = chance(count, random, STUDIO_SHARE)
+    return _preprocess(photograph(objects, is_studio, random))
+
+
+def _lay_flat(pixels: Tensor, labels: Tensor, random: Generator) -> Layer:
+    """Draw garments alone, shoes tilted more than others, some of them in pairs."""
+    count = len(pixels)
+    is_shoe = is_any_of(labels, SHOES)
+    x, y = (uniform(count, random, -0.15, 0.15) for _ in "xy")
+    width, height = (uniform(count, random, 0.55, 0.95) for _ in "wh")
+    tilt = uniform(count, random, -TILT, TILT)
+    is_tilted = is_shoe & chance(count, random, 0.5)
+    tilt = torch.where(is_tilted, tilt * SHOE_TILT / TILT, tilt)
+    shades = paste(pixels, Frame(x, y, width, height), tilt)
+    right, down = (uniform(count, random, -0.5, 0.5) for _ in "xy")
+    second_frame = Frame(x + right, y + down, width, height)
+    second_tilt = tilt + uniform(count, random, -SHOE_TILT, SHOE_TILT)
+    second = paste(pixels, second_frame, second_tilt)
+    is_pair = is_shoe & chance(count, random, PAIR_SHARE)
+    is_first = garment_mask(shades).round().bool()
+    shades = torch.where(is_pair & ~is_first, second, shades)
+    contrast = uniform(count, random, 0.2, 1)
+    return Layer(dye(shades, contrast, random), garment_mask(shades))
+
+
+def _outlier_chunk(count: int, seed: int) -> Tensor:
+    random = Generator().manual_seed(seed)
+    parts = split_by_shares(SHAPES, count)
+    masks = torch.cat([draw(size, random) for draw, size in parts])
+    is_textured = chance(count, random, 0.7)
+    shades = torch.where(is_textured, textures(count, random), masks)
+    printed = text(count, random) * chance(count, random, PRINTED_SHARE)
+    shades = torch.lerp(shades, 1 - shades, printed)
+    contrast = uniform(count, random, 0.2, 1)
+    objects = Layer(dye(_enlarge(shades), contrast, random), _enlarge(masks))
+    is_studio = chance(count, random, STUDIO_SHARE / 2)
+    return _preprocess(photograph(objects, is_studio, random))
 
 
 def _enlarge(pictures: Tensor) -> Tensor:
+    """Resize pictures [N, h, w] to [N, 56, 56]."""
     side = [PHOTO_SIDE, PHOTO_SIDE]
     return interpolate(pictures[:, None], side, mode="bilinear")[:, 0]
 
 
-def see_garments(pixels: Tensor, labels: Tensor, random: Generator) -> Tensor:
-    """See garments as photos would show them, some of them worn: uint8 [N, 28, 28]."""
-    parts = torch.split(pixels, CHUNK), torch.split(labels, CHUNK)
-    rows = list(zip(*parts, _seeds(len(parts[0]), random), strict=True))
-    return torch.cat(list(parallel_map(_garments, rows, "scenes")))
-
-
-def see_strangers(count: int, random: Generator) -> Tensor:
-    """See photos of things that are no garments: uint8 [count, 28, 28]."""
-    sizes = [len(part) for part in torch.split(torch.arange(count), CHUNK)]
-    rows = list(zip(sizes, _seeds(len(sizes), random), strict=True))
-    return torch.cat(list(parallel_map(_strangers, rows, "scenes")))
-
-
-def _garments(pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
-    random = Generator().manual_seed(seed)
-    size = len(pixels)
-    people = dress(pixels, labels, PHOTO_SIDE, random)
-    alone = _lay(pixels, labels, random)
-    carried = among(labels, (*SHOES, BAG))
-    shares = torch.where(carried, CARRIED_SHARE, WORN_SHARE)
-    worn = uniform(size, random, 0, 1) < shares
-    things = Drawn(
-        torch.where(worn[..., None], people.colours, alone.colours),
-        torch.where(worn, people.mask, alone.mask),
-    )
-    studio = chance(size, random, STUDIO_SHARE)
-    return _see(shoot(things, studio, random))
-
-
-def _lay(pixels: Tensor, labels: Tensor, random: Generator) -> Drawn:
-    """Lay garments down, shoes turned farther than others, some of them in pairs."""
-    size = len(pixels)
-    shoe = among(labels, SHOES)
-    x, y = (uniform(size, random, -0.15, 0.15) for _ in "xy")
-    width, height = (uniform(size, random, 0.55, 0.95) for _ in "wh")
-    tilt = uniform(size, random, -TILT, TILT)
-    turned = shoe & chance(size, random, 0.5)
-    tilt = torch.where(turned, tilt * SHOE_TILT / TILT, tilt)
-    shades = place(pixels, Frame(x, y, width, height), tilt, side=PHOTO_SIDE)
-    right, down = (uniform(size, random, -0.5, 0.5) for _ in "xy")
-    second = Frame(x + right, y + down, width, height)
-    other = tilt + uniform(size, random, -SHOE_TILT, SHOE_TILT)
-    behind = place(pixels, second, other, side=PHOTO_SIDE)
-    paired = shoe & chance(size, random, PAIR_SHARE)
-    hidden = cover(shades).round().bool()
-    shades = torch.where(paired & ~hidden, behind, shades)
-    return Drawn(dye(shades, random, uniform(size, random, 0.2, 1)), cover(shades))
-
-
-def _strangers(size: int, seed: int) -> Tensor:
-    random = Generator().manual_seed(seed)
-    masks = torch.cat([draw(some, random) for draw, some in portion(SHAPES, size)])
-    textured = chance(size, random, 0.7)
-    shades = torch.where(textured, fill(size, random), masks)
-    printed = glyphs(size, random) * chance(size, random, PRINTED_SHARE)
-    shades = torch.lerp(shades, 1 - shades, printed)
-    colours = dye(_enlarge(shades), random, uniform(size, random, 0.2, 1))
-    studio = chance(size, random, STUDIO_SHARE / 2)
-    return _see(shoot(Drawn(colours, _enlarge(masks)), studio, random))
-
-
-def _seeds(count: int, random: Generator) -> list[int]:
-    """Draw what each process starts from, for no two to draw the same scenes."""
+def _draw_seeds(count: int, random: Generator) -> list[int]:
+    """Draw a seed for each chunk, so that no two render the same scenes."""
     return torch.randint(2**62, (count,), generator=random).tolist()
 
 
-def _see(pictures: Tensor) -> Tensor:
-    seen = [preprocess(Image.fromarray(picture)) for picture in pictures.numpy()]
-    return torch.from_numpy(np.stack(seen))
+def _preprocess(photos: Tensor) -> Tensor:
+    """Preprocess photos uint8 [N, 56, 56, 3] as the service does: [N, 28, 28]."""
+    arrays = [
+        PREPROCESSING.preprocess(Image.fromarray(photo)) for photo in photos.numpy()
+    ]
+    return torch.from_numpy(np.stack(arrays))

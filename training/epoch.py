@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from model.network import unknown_score
 from synthetic.outliers import make_outliers
-from synthetic.scenes import see_garments, see_strangers
+from synthetic.scenes import render_garment_scenes, render_outlier_scenes
 from training.data import Data, Photos, Split, targets_of
 from training.release import evaluate
 
@@ -79,8 +79,10 @@ def draw_scenes(garments: Split, epochs: int, share: float, seed: int) -> Scenes
     chosen = chosen[: math.ceil(times * SCENE_SHARE * count * share)]
     shown = Split(garments.pixels[chosen], garments.labels[chosen])
     strange = math.ceil(CANDIDATES * times * STRANGE_SCENE_SHARE * count * share)
-    strangers = see_strangers(strange, random)
-    return Scenes(shown._replace(pixels=see_garments(*shown, random)), strangers)
+    strangers = render_outlier_scenes(strange, random)
+    return Scenes(
+        shown._replace(pixels=render_garment_scenes(*shown, random)), strangers
+    )
 
 
 def plan_of(data: Data, epochs: int, share: float) -> list[Portions]:
