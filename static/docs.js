@@ -1,4 +1,4 @@
-/* Starts Swagger UI on /docs. It asks no other host: its online validator is off. */
+/* Start Swagger UI on /docs, without its online validator: no other host is used. */
 
 SwaggerUIBundle({
   url: document.body.dataset.document,

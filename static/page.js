@@ -1,177 +1,181 @@
 /*
- * The page at /: takes pictures however they come, asks /predict about all of them in
- * one request, and has show.js show the answers. The API key, if the service wants one,
- * is kept here too.
+ * The page at /: accepts pictures by file, camera, drop, paste or sample, sends them to
+ * /predict in one request, and shows the answers, which answer.js renders. The API key
+ * is kept here too, if the service needs one.
  */
 
-import { count, describe, summarize } from "./show.js";
+import { createArticle, pictureCount, summarize } from "./answer.js";
 
 const MEGABYTE = 1024 ** 2;
-const BASE64 = 4 / 3; // how much longer it makes a picture
+const BASE64_RATIO = 4 / 3; // length of base64 to length of the file
 const STORED_KEY = "api-key"; // in sessionStorage
 const NO_ANSWER =
   "No answer from the service. Check the connection and choose the picture again.";
 
 const ids = ["choose", "key", "status", "cancel", "answers", "model"];
-const [choose, keyForm, status, cancel, answers, modelName] = ids.map((id) =>
+const [chooseForm, keyForm, status, cancelButton, answers, modelName] = ids.map((id) =>
   document.getElementById(id),
 );
 
-let asking = new AbortController(); // stops the request under way
-let latest = []; // the pictures asked about last
-let previews = []; // addresses of the pictures shown, to be given back
-let key = readKey();
+let controller = new AbortController(); // of the current request
+let lastPictures = []; // to send again with a key
+let previewUrls = []; // to revoke
+let key = loadKey();
 
-/** A failure that the service, or this page, has put in words. */
-class Refusal extends Error {
-  /** @param {string} text @param {string} code */
-  constructor(text, code = "") {
-    super(text);
+/** An error with a message for people; `code` is that of the service's problem. */
+class PageError extends Error {
+  /** @param {string} message @param {string} code */
+  constructor(message, code = "") {
+    super(message);
     this.code = code;
   }
 }
 
-// Ask ------------------------------------------------------------------------
+// Classify -------------------------------------------------------------------
 
-/** Ask about pictures and show the answers; a new choice replaces the old one.
+/** Classify pictures and show the answers; a new choice replaces the current one.
  *  @param {File[]} pictures */
-async function ask(pictures) {
-  const signal = begin();
-  latest = pictures;
-  if (keyForm.contains(document.activeElement)) choose.elements[0].focus();
+async function classify(pictures) {
+  const signal = startRequest();
+  lastPictures = pictures;
+  if (keyForm.contains(document.activeElement)) chooseForm.elements[0].focus();
   keyForm.hidden = true;
   setBusy(true);
-  say(`Asking about ${count(pictures.length)} \u2026`);
+  setStatus(`Classifying ${pictureCount(pictures.length)} \u2026`);
   try {
     const { predictions, model } = await send(pictures, signal);
-    show(pictures, predictions);
+    showAnswers(pictures, predictions);
     modelName.textContent = `${model.name} ${model.version}`;
   } catch (error) {
-    if (!signal.aborted) complain(error); // else whoever stopped it has the word
+    if (!signal.aborted) showError(error); // else a later request sets the status
   } finally {
     if (!signal.aborted) setBusy(false);
   }
 }
 
-/** Stop the request under way; return what will stop the next one.
+/** Abort the current request; return the signal of the next one.
  *  @returns {AbortSignal} */
-function begin() {
-  asking.abort();
-  asking = new AbortController();
-  return asking.signal;
+function startRequest() {
+  controller.abort();
+  controller = new AbortController();
+  return controller.signal;
 }
 
 /** Send all pictures in one request; return the answer to a batch.
  *  @param {File[]} pictures @param {AbortSignal} signal */
 async function send(pictures, signal) {
-  refuseTooMuch(pictures);
-  const body = await pack(pictures);
+  checkLimits(pictures);
+  const body = await toBody(pictures);
   const headers = key ? { "X-API-Key": key } : {};
   let response, answer;
   try {
-    response = await fetch(choose.action, { method: "POST", body, headers, signal });
+    const options = { method: "POST", body, headers, signal };
+    response = await fetch(chooseForm.action, options);
     answer = await response.json();
   } catch {
-    throw new Refusal(NO_ANSWER);
+    throw new PageError(NO_ANSWER);
   }
-  if (!response.ok) throw new Refusal(`${answer.title}: ${answer.detail}`, answer.code);
-  return answer;
+  if (response.ok) return answer;
+  throw new PageError(`${answer.title}: ${answer.detail}`, answer.code);
 }
 
-/** Say what the service would refuse anyway before minutes go into sending it.
+/** Throw what the service would answer anyway, before minutes of sending.
  *  @param {File[]} pictures */
-function refuseTooMuch(pictures) {
-  const { maxPictures, maxBytes } = choose.dataset;
-  if (pictures.length > maxPictures) {
-    const sent = pictures.length;
-    throw new Refusal(`At most ${maxPictures} pictures go at once; these are ${sent}.`);
+function checkLimits(pictures) {
+  const { maxPictures, maxBytes } = chooseForm.dataset;
+  const count = pictures.length;
+  if (count > maxPictures) {
+    throw new PageError(`At most ${maxPictures} pictures at once; these are ${count}.`);
   }
-  const most = pictures.length > 1 ? maxBytes : maxBytes / BASE64;
+  const limit = count > 1 ? maxBytes : maxBytes / BASE64_RATIO;
   const bytes = pictures.reduce((sum, picture) => sum + picture.size, 0);
-  if (bytes > most) {
-    const [sent, limit] = [Math.ceil(bytes / MEGABYTE), Math.floor(most / MEGABYTE)];
-    throw new Refusal(`At most ${limit} MB go at once; these pictures are ${sent} MB.`);
+  if (bytes > limit) {
+    const [sent, most] = [Math.ceil(bytes / MEGABYTE), Math.floor(limit / MEGABYTE)];
+    throw new PageError(`At most ${most} MB at once; these pictures are ${sent} MB.`);
   }
 }
 
-/** Make the body of a request: a form, or of one picture a batch of one in JSON.
+/** Return the body of a request: a form, or for one picture a batch of one in JSON.
  *
  *  A single picture in a form that is none of the classes would be a failed request,
- *  which browsers report as a fault of the page.
+ *  which browsers log as an error of the page.
  *  @param {File[]} pictures @returns {Promise<FormData | Blob>} */
-async function pack(pictures) {
+async function toBody(pictures) {
   if (pictures.length === 1) {
-    const body = JSON.stringify({ images: [await readBase64(pictures[0])] });
+    const body = JSON.stringify({ images: [await toBase64(pictures[0])] });
     return new Blob([body], { type: "application/json" });
   }
   const form = new FormData();
   for (const picture of pictures) {
-    await picture.slice(0, 1).arrayBuffer().catch(() => refuseUnreadable(picture));
+    await picture.slice(0, 1).arrayBuffer().catch(() => throwUnreadable(picture));
     form.append("image", picture);
   }
   return form;
 }
 
 /** @param {File} picture @returns {Promise<string>} */
-function readBase64(picture) {
+function toBase64(picture) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result.split(",")[1] ?? "");
     reader.onerror = () => reject(reader.error);
     reader.readAsDataURL(picture);
-  }).catch(() => refuseUnreadable(picture));
+  }).catch(() => throwUnreadable(picture));
 }
 
 /** @param {File} picture */
-function refuseUnreadable(picture) {
-  throw new Refusal(`${picture.name} cannot be read.`);
+function throwUnreadable(picture) {
+  throw new PageError(`${picture.name} cannot be read.`);
 }
 
-/** Say why there is no answer, and ask for a key if that is the reason.
+// Show -----------------------------------------------------------------------
+
+/** Show the answers in the order of the pictures.
+ *  @param {File[]} pictures @param {object[]} predictions */
+function showAnswers(pictures, predictions) {
+  previewUrls.forEach((url) => URL.revokeObjectURL(url));
+  previewUrls = pictures.map((picture) => URL.createObjectURL(picture));
+  const articles = predictions.map((prediction, index) =>
+    createArticle(prediction, pictures[index].name, previewUrls[index]),
+  );
+  answers.replaceChildren(...articles);
+  setStatus(summarize(articles), articles.length === 1 ? "visually-hidden" : "");
+  articles[0].scrollIntoView({ block: "nearest" });
+}
+
+/** Show why there is no answer, and the field for a key if that is the reason.
  *  @param {Error} error */
-function complain(error) {
+function showError(error) {
   answers.replaceChildren();
-  if (!(error instanceof Refusal)) {
-    say("This page has a fault. Reload it, and choose the picture again.", "fault");
+  if (!(error instanceof PageError)) {
+    setStatus("This page failed. Reload it and choose the picture again.", "error");
     throw error; // to the console
   }
-  say(error.message.replace(/\.?$/, "."), "fault");
+  setStatus(error.message.replace(/\.?$/, "."), "error");
   if (error.code !== "unauthorized") return;
   keyForm.hidden = false;
   keyForm.elements[0].select();
 }
 
-/** Show the answers in the order of the pictures.
- *  @param {File[]} pictures @param {object[]} predictions */
-function show(pictures, predictions) {
-  previews.forEach((address) => URL.revokeObjectURL(address));
-  previews = pictures.map((picture) => URL.createObjectURL(picture));
-  const articles = predictions.map((prediction, index) =>
-    describe(prediction, pictures[index].name, previews[index]),
-  );
-  answers.replaceChildren(...articles);
-  say(summarize(articles), articles.length === 1 ? "heard" : "");
-  articles[0].scrollIntoView({ block: "nearest" });
-}
-
-/** Show and announce; with the manner "heard" only announce what is shown elsewhere.
- *  @param {string} text @param {"" | "fault" | "heard"} manner */
-function say(text, manner = "") {
+/** Announce a text; show it unless it is "visually-hidden".
+ *  @param {string} text @param {"" | "error" | "visually-hidden"} className */
+function setStatus(text, className = "") {
   status.textContent = text;
-  status.className = manner;
+  status.className = className;
 }
 
-/** @param {boolean} busy */
-function setBusy(busy) {
-  answers.ariaBusy = busy;
-  if (!busy && document.activeElement === cancel) choose.elements[0].focus();
-  cancel.hidden = !busy;
+/** @param {boolean} isBusy */
+function setBusy(isBusy) {
+  answers.ariaBusy = isBusy;
+  const hasFocus = document.activeElement === cancelButton;
+  if (!isBusy && hasFocus) chooseForm.elements[0].focus();
+  cancelButton.hidden = !isBusy;
 }
 
 // Key ------------------------------------------------------------------------
 
 /** @returns {string | null} */
-function readKey() {
+function loadKey() {
   try {
     return sessionStorage.getItem(STORED_KEY);
   } catch {
@@ -182,44 +186,44 @@ function readKey() {
 keyForm.addEventListener("submit", (event) => {
   event.preventDefault();
   key = keyForm.elements[0].value;
-  ask(latest);
+  classify(lastPictures);
   sessionStorage.setItem(STORED_KEY, key); // until the tab is closed
 });
 
-// Take pictures --------------------------------------------------------------
+// Inputs ---------------------------------------------------------------------
 
-for (const input of choose.elements) {
+for (const input of chooseForm.elements) {
   input.addEventListener("change", () => {
     const pictures = [...input.files];
     input.value = ""; // the same picture can be chosen again
-    if (pictures.length) ask(pictures);
+    if (pictures.length) classify(pictures);
   });
 }
 
 for (const button of document.querySelectorAll("#samples button")) {
-  button.addEventListener("click", () => askAboutSample(button.firstElementChild.src));
+  button.addEventListener("click", () => classifySample(button.firstElementChild.src));
 }
 
-/** @param {string} address */
-async function askAboutSample(address) {
-  const signal = begin();
-  const response = await fetch(address, { signal }).catch(() => null);
+/** @param {string} url */
+async function classifySample(url) {
+  const signal = startRequest();
+  const response = await fetch(url, { signal }).catch(() => null);
   const picture = await response?.blob().catch(() => null);
-  if (signal.aborted) return; // something else was chosen meanwhile
-  setBusy(false); // with what was stopped
-  if (!response?.ok || !picture) return complain(new Refusal(NO_ANSWER));
-  ask([new File([picture], address.split("/").pop())]);
+  if (signal.aborted) return; // a later request has started
+  setBusy(false); // of the aborted request
+  if (!response?.ok || !picture) return showError(new PageError(NO_ANSWER));
+  classify([new File([picture], url.split("/").pop())]);
 }
 
 document.addEventListener("paste", (event) => {
   const pictures = [...event.clipboardData.files];
-  if (pictures.length) ask(pictures);
-  else if (!keyForm.contains(event.target)) say("No picture to paste.", "fault");
+  if (pictures.length) classify(pictures);
+  else if (!keyForm.contains(event.target)) setStatus("No picture to paste.", "error");
 });
 
 document.addEventListener("dragover", (event) => {
   if (keyForm.contains(event.target)) return;
-  event.preventDefault(); // or the browser would open what is dropped
+  event.preventDefault(); // or the browser would open the file
   document.body.classList.add("dragged");
 });
 
@@ -233,17 +237,17 @@ document.addEventListener("drop", (event) => {
   document.body.classList.remove("dragged");
   const items = [...event.dataTransfer.items].filter((item) => item.kind === "file");
   const files = items.filter((item) => !item.webkitGetAsEntry()?.isDirectory);
-  if (files.length) ask(files.map((item) => item.getAsFile()));
-  else say(items.length ? "Drop pictures, no folder." : "No picture to drop.", "fault");
+  if (files.length) classify(files.map((item) => item.getAsFile()));
+  else setStatus(items.length ? "This is a folder." : "No picture to drop.", "error");
 });
 
-/** Give up on the request under way. */
-function stop() {
-  if (cancel.hidden) return;
-  asking.abort();
+/** Abort the current request. */
+function cancel() {
+  if (cancelButton.hidden) return;
+  controller.abort();
   setBusy(false);
-  say("Cancelled.");
+  setStatus("Cancelled.");
 }
 
-cancel.addEventListener("click", stop);
-document.addEventListener("keydown", (event) => event.key === "Escape" && stop());
+cancelButton.addEventListener("click", cancel);
+document.addEventListener("keydown", (event) => event.key === "Escape" && cancel());

@@ -53,8 +53,8 @@ def chromium() -> Iterator[Chrome]:
 
 @pytest.fixture
 def page(chromium: Chrome, gunicorn: Server) -> Iterator[Chrome]:
-    """The page, which must leave nothing in the console and ask no other host."""
-    look(chromium, width=1040, theme="light")
+    """The page, which must log nothing to the console and use no other host."""
+    emulate(chromium, width=1040, theme="light")
     chromium.get(gunicorn.url)
     yield chromium
     assert log(chromium, "browser") == []
@@ -62,7 +62,7 @@ def page(chromium: Chrome, gunicorn: Server) -> Iterator[Chrome]:
     assert hosts <= {"", urlsplit(gunicorn.url).netloc}  # a blob: has none
 
 
-def look(page: Chrome, width: int, theme: str) -> None:
+def emulate(page: Chrome, width: int, theme: str) -> None:
     size = {
         "width": width,
         "height": 740,
@@ -75,13 +75,13 @@ def look(page: Chrome, width: int, theme: str) -> None:
 
 
 def log(page: Chrome, kind: str) -> list[dict[str, Any]]:
-    """What the browser has noted since the last look."""
+    """Return what the browser has logged since the last call."""
     lines: list[dict[str, Any]] = page.get_log(kind)  # type: ignore[no-untyped-call]
     return lines
 
 
 def requested(page: Chrome) -> list[str]:
-    """The addresses asked for since the last look."""
+    """Return the addresses requested since the last call."""
     entries = [json.loads(line["message"]) for line in log(page, "performance")]
     messages = [entry["message"] for entry in entries]
     return [
@@ -97,19 +97,19 @@ def choose(page: Chrome, *paths: Path) -> list[WebElement]:
 
 
 def answers(page: Chrome, number: int = 1) -> list[WebElement]:
-    """The articles, once there are as many as pictures."""
+    """Return the articles, once there are as many as pictures."""
 
-    def are_there(page: Chrome) -> list[WebElement] | None:
+    def find(page: Chrome) -> list[WebElement] | None:
         articles = page.find_elements(By.CSS_SELECTOR, "[aria-busy=false] article")
         return articles if len(articles) == number else None
 
-    found = WebDriverWait(page, WAIT_SECONDS).until(are_there)
+    found = WebDriverWait(page, WAIT_SECONDS).until(find)
     assert found
     return found
 
 
-def wait_to_hear(page: Chrome, text: str) -> None:
-    """Wait for the live region to say `text`."""
+def wait_for_status(page: Chrome, text: str) -> None:
+    """Wait until the live region contains a text."""
     script = "return document.getElementById('status').textContent"
     WebDriverWait(page, WAIT_SECONDS).until(
         lambda _: text in page.execute_script(script)
@@ -121,7 +121,7 @@ def text_of(article: WebElement, part: str) -> str:
 
 
 def canvas(page: Chrome, article: WebElement, part: str) -> NDArray[np.uint8]:
-    """RGBA [h, w, 4] of a canvas."""
+    """Return the RGBA [h, w, 4] of a canvas."""
     script = """
       const { width, height } = arguments[0];
       const image = arguments[0].getContext("2d").getImageData(0, 0, width, height);
@@ -133,7 +133,7 @@ def canvas(page: Chrome, article: WebElement, part: str) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("name", ["ankle-boot.png", "photo-t-shirt.jpg"])
-def test_a_picture_gets_its_class_and_why(page: Chrome, name: str) -> None:
+def test_a_picture_gets_its_class_and_the_reason(page: Chrome, name: str) -> None:
     [article] = choose(page, PICTURES / name)
     label = "Ankle boot" if name == "ankle-boot.png" else "T-shirt/top"
     assert text_of(article, ".class") == label
@@ -142,19 +142,19 @@ def test_a_picture_gets_its_class_and_why(page: Chrome, name: str) -> None:
     rows = [row.text for row in article.find_elements(By.TAG_NAME, "tr")]
     assert len(rows) == 10
     assert rows[0] == f"{label} {text_of(article, '.probability')}"
-    wait_to_hear(page, label)
+    wait_for_status(page, label)
 
 
 @pytest.mark.parametrize("name", ["ankle-boot.png", "photo-t-shirt.jpg", "cat.gif"])
-def test_the_pixels_are_those_the_network_saw(page: Chrome, name: str) -> None:
+def test_the_model_input_and_the_activation_are_drawn(page: Chrome, name: str) -> None:
     [article] = choose(page, PICTURES / name)
     pixels = to_pixels((PICTURES / name).read_bytes())
     shown = canvas(page, article, ".pixels")
     assert (shown[..., :3] == pixels[..., None]).all()
-    heat = canvas(page, article, ".heat")
+    heat = canvas(page, article, ".activation")
     red, blue = heat[..., 0].astype(int), heat[..., 2].astype(int)
-    assert (red - blue).max() > 100  # somewhere it is hot
-    assert (red == blue).any()  # and somewhere not at all
+    assert (red - blue).max() > 100  # high somewhere
+    assert (red == blue).any()  # and low elsewhere
 
 
 def test_a_batch_is_one_request_answered_in_order(page: Chrome, tmp_path: Path) -> None:
@@ -162,13 +162,13 @@ def test_a_batch_is_one_request_answered_in_order(page: Chrome, tmp_path: Path) 
     text.write_text("hello")
     requested(page)
     articles = choose(page, BOOT, CAT, text, PICTURES / "bag.png")
-    said = [text_of(article, ".class") for article in articles]
-    assert said == ["Ankle boot", "Unknown", "Unsupported image", "Bag"]
-    wait_to_hear(page, "4 pictures: 2 known, 1 unknown, 1 refused.")
+    classes = [text_of(article, ".class") for article in articles]
+    assert classes == ["Ankle boot", "Unknown", "Unsupported image", "Bag"]
+    wait_for_status(page, "4 pictures: 2 known, 1 unknown, 1 refused.")
     assert sum("/predict" in address for address in requested(page)) == 1
 
 
-def test_a_stranger_is_unknown(page: Chrome, tmp_path: Path, encode: Encode) -> None:
+def test_an_outlier_is_unknown(page: Chrome, tmp_path: Path, encode: Encode) -> None:
     board = (np.indices((28, 28)).sum(0) // 4 % 2 * 255).astype(np.uint8)
     (tmp_path / "board.png").write_bytes(encode(board))
     for path in (tmp_path / "board.png", CAT):
@@ -177,10 +177,12 @@ def test_a_stranger_is_unknown(page: Chrome, tmp_path: Path, encode: Encode) -> 
         assert "exceeds the threshold" in text_of(article, ".reason")
         assert "The nearest class is" in text_of(article, ".reason")
         assert len(article.find_elements(By.TAG_NAME, "tr")) == 10
-        wait_to_hear(page, "Unknown. None of the classes")
+        wait_for_status(page, "Unknown. None of the classes")
 
 
-def test_what_is_no_picture_is_named(page: Chrome, tmp_path: Path) -> None:
+def test_a_file_that_is_no_picture_is_refused_safely(
+    page: Chrome, tmp_path: Path
+) -> None:
     path = tmp_path / "<img src=x onerror=alert(1)>.png"
     path.write_text("hello")
     [article] = choose(page, path)
@@ -250,36 +252,36 @@ def test_a_picture_is_pasted_or_dropped(page: Chrome, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["paste", "drop"])
-def test_nothing_to_paste_or_drop_is_said(page: Chrome, kind: str) -> None:
+def test_nothing_to_paste_or_drop_is_reported(page: Chrome, kind: str) -> None:
     page.execute_script(PICTURE_ON, kind, "/static/pictures/bag.png", 0)
-    wait_to_hear(page, f"No picture to {kind}.")
+    wait_for_status(page, f"No picture to {kind}.")
 
 
 def test_more_pictures_than_allowed_are_not_sent(page: Chrome) -> None:
     page.execute_script(PICTURE_ON, "drop", "/static/pictures/bag.png", 257)
-    wait_to_hear(page, "At most 256 pictures go at once; these are 257.")
+    wait_for_status(page, "At most 256 pictures at once; these are 257.")
 
 
 def test_too_many_bytes_are_not_sent(page: Chrome, tmp_path: Path) -> None:
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(30 * 1024**2)  # and in base64, 40
     page.find_element(By.ID, "files").send_keys(str(tmp_path / "large.png"))
-    wait_to_hear(page, "At most 24 MB go at once; these pictures are 30 MB.")
+    wait_for_status(page, "At most 24 MB at once; these pictures are 30 MB.")
 
 
-def test_a_service_that_is_gone_is_said(page: Chrome) -> None:
+def test_a_service_without_an_answer_is_reported(page: Chrome) -> None:
     choose(page, BOOT)
     gone = {"latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
     page.execute_cdp_cmd("Network.emulateNetworkConditions", gone | {"offline": True})
     page.find_element(By.ID, "files").send_keys(str(BOOT))
-    wait_to_hear(page, "No answer from the service")
+    wait_for_status(page, "No answer from the service")
     page.execute_cdp_cmd("Network.emulateNetworkConditions", gone | {"offline": False})
-    [line] = log(page, "browser")  # the browser's own, about the network
+    [line] = log(page, "browser")  # by the browser itself
     assert line["source"] == "network"
     assert page.find_elements(By.TAG_NAME, "article") == []
 
 
-WANT_A_KEY = """
+REQUIRE_KEY = """
   const ask = window.fetch;
   window.fetch = async (address, options) => {
     if (options?.headers?.["X-API-Key"] === "secret") return ask(address, options);
@@ -291,9 +293,9 @@ WANT_A_KEY = """
 
 
 def test_a_key_is_asked_for_and_kept(page: Chrome) -> None:
-    page.execute_script(WANT_A_KEY)
+    page.execute_script(REQUIRE_KEY)
     page.find_element(By.ID, "files").send_keys(str(BOOT))
-    wait_to_hear(page, "Unauthorized: a key is needed.")
+    wait_for_status(page, "Unauthorized: a key is needed.")
     field = page.switch_to.active_element
     assert field.accessible_name == "API key"
     for key in ("wrong", "secret"):
@@ -332,13 +334,13 @@ def test_a_file_that_cannot_be_read_is_named(page: Chrome, count: int) -> None:
       FileReader.prototype.readAsDataURL = function () { this.onerror(); };
     """)
     page.find_element(By.ID, "files").send_keys("\n".join([str(BOOT)] * count))
-    wait_to_hear(page, "ankle-boot.png cannot be read.")
+    wait_for_status(page, "ankle-boot.png cannot be read.")
 
 
-def test_a_fault_of_the_page_is_said(page: Chrome) -> None:
+def test_an_error_of_the_page_is_reported(page: Chrome) -> None:
     page.execute_script("window.FormData = null")
     page.find_element(By.ID, "files").send_keys(f"{BOOT}\n{CAT}")
-    wait_to_hear(page, "This page has a fault.")
+    wait_for_status(page, "This page failed.")
     [line] = log(page, "browser")
     assert "FormData" in line["message"]
 
@@ -350,7 +352,7 @@ def test_text_can_be_dropped_into_the_key(page: Chrome) -> None:
       const event = new DragEvent("drop", { bubbles: true, cancelable: true });
       return form.elements[0].dispatchEvent(event);
     """)
-    assert dropped  # nobody has kept the browser from it
+    assert dropped  # by the browser: no handler prevented it
 
 
 WAIT_FOREVER = """
@@ -360,22 +362,22 @@ WAIT_FOREVER = """
 """
 
 
-def test_waiting_can_be_stopped(page: Chrome) -> None:
+def test_a_request_can_be_cancelled(page: Chrome) -> None:
     page.execute_script("window.ask = window.fetch;" + WAIT_FOREVER)
     page.find_element(By.ID, "files").send_keys(str(BOOT))
-    wait_to_hear(page, "Asking about 1 picture")
+    wait_for_status(page, "Classifying 1 picture")
     page.find_element(By.ID, "files").send_keys(f"{BOOT}\n{CAT}")
-    wait_to_hear(page, "Asking about 2 pictures")
+    wait_for_status(page, "Classifying 2 pictures")
     cancel = page.find_element(By.ID, "cancel")
     WebDriverWait(page, WAIT_SECONDS).until(lambda _: cancel.is_displayed())
     cancel.click()
-    wait_to_hear(page, "Cancelled.")
+    wait_for_status(page, "Cancelled.")
     assert not cancel.is_displayed()
     page.execute_script("window.fetch = window.ask")
     assert len(choose(page, BOOT)) == 1
 
 
-# The contrast (WCAG 2.2, 1.4.3) of every text with the nearest ground behind it.
+# The contrast (WCAG 2.2, 1.4.3) of every text with the nearest background.
 CONTRASTS = """
   const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
   const light = (part) =>
@@ -400,10 +402,10 @@ CONTRASTS = """
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1040])
-def test_it_can_be_read_on_any_screen(
+def test_text_has_contrast_and_fits_on_any_screen(
     page: Chrome, tmp_path: Path, theme: str, width: int
 ) -> None:
-    look(page, width, theme)
+    emulate(page, width, theme)
     (tmp_path / "text.png").write_text("hello")
     choose(page, PICTURES / "photo-t-shirt.jpg", CAT, tmp_path / "text.png")
     page.execute_script("document.getElementById('key').hidden = false")
@@ -413,8 +415,9 @@ def test_it_can_be_read_on_any_screen(
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
 
 
-def test_the_docs_try_a_file_out(chromium: Chrome, gunicorn: Server) -> None:
-    """Open /predict, add a file to the form, execute, read the answer."""
+def test_the_docs_send_a_file_and_show_the_answer(
+    chromium: Chrome, gunicorn: Server
+) -> None:
     wait = WebDriverWait(
         chromium, WAIT_SECONDS, ignored_exceptions=[NoSuchElementException]
     )
@@ -432,6 +435,6 @@ def test_the_docs_try_a_file_out(chromium: Chrome, gunicorn: Server) -> None:
     text = wait.until(lambda _: find(By.CSS_SELECTOR, body)).text
     assert '"class": "Ankle boot"' in text
     levels = {line["level"] for line in log(chromium, "browser")}
-    assert levels <= {"WARNING"}  # Swagger UI's own, about files in lists
+    assert levels <= {"WARNING"}  # by Swagger UI itself, about files in lists
     hosts = {urlsplit(address).netloc for address in requested(chromium)}
     assert hosts <= {"", urlsplit(gunicorn.url).netloc}
