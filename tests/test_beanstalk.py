@@ -24,23 +24,23 @@ from service import settings
 
 EXTENSIONS = sorted((ROOT / ".ebextensions").iterdir())
 NGINX = ROOT / ".platform" / "nginx"
-SECTION = (ROOT / "README.md").read_text().split("## On AWS Elastic Beanstalk\n")[1]
-SECTION = SECTION.split("\n## ")[0]
-COMMANDS = re.findall(r"^    eb (.+)", SECTION, re.MULTILINE)
-LEFT_OUT = (".ci", ".elasticbeanstalk", ".git/", "bench", "deploy", "report", "tests")
+PAGE = (ROOT / "docs" / "beanstalk.md").read_text()
+COMMANDS = re.findall(r"^eb (.+)", PAGE, re.MULTILINE)
+LEFT_OUT = [".ci", ".elasticbeanstalk", ".git/", "bench", "deploy", "docs", "report"]
+LEFT_OUT += ["tests"]
 UPSTREAM_IDLE_SECONDS = 60  # nginx's own, for connections to the container
 
 Option = tuple[str, str]  # namespace and name
 
 
 class StrictLoader(yaml.SafeLoader):
-    """YAML that says nothing twice; by itself the last word wins."""
+    """YAML without duplicate keys; by default the last one wins."""
 
     def construct_mapping(
         self, node: yaml.MappingNode, deep: bool = False
     ) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        assert len(keys) == len(set(keys)), f"twice the same key: {keys}"
+        assert len(keys) == len(set(keys)), f"duplicate keys: {keys}"
         return super().construct_mapping(node, deep)
 
 
@@ -68,9 +68,8 @@ PROCESS = "aws:elasticbeanstalk:environment:process:default"
 
 
 def tls() -> str:
-    """The file for HTTPS that the README shows."""
-    indented = SECTION.split("    option_settings:\n")[1].split("\n\n")[0]
-    return "option_settings:\n" + re.sub(r"^    ", "", indented, flags=re.MULTILINE)
+    """Return the file for HTTPS that the page shows."""
+    return PAGE.split("```yaml\n")[1].split("```")[0]
 
 
 @pytest.mark.parametrize(("option", "value"), SET + read_options(tls()))
@@ -100,14 +99,14 @@ def test_what_was_asked_for_is_set() -> None:
 
 
 class Step(NamedTuple):
-    """One `eb` command of the README."""
+    """One `eb` command of the page."""
 
     calls: list[tuple[str, Parameters]]  # that it made to AWS
     changes: str  # that `git status` saw after it
 
 
 class Journey(NamedTuple):
-    """All of them, one after the other."""
+    """All commands, one after the other."""
 
     steps: dict[str, Step]
     bundle: zipfile.ZipFile  # the last one uploaded
@@ -148,7 +147,7 @@ def options_sent(parameters: Parameters) -> dict[Option, str]:
     }
 
 
-def test_eb_create_makes_what_the_readme_says(journey: Journey) -> None:
+def test_eb_create_makes_what_the_page_describes(journey: Journey) -> None:
     made = sent(journey.steps["create"], "CreateEnvironment")
     assert made["ApplicationName"] == "fashion"
     assert "Docker running on 64bit Amazon Linux 2023" in made["PlatformArn"]
@@ -197,7 +196,7 @@ def test_the_bundle_holds_the_service_and_little_else(journey: Journey) -> None:
     names = journey.bundle.namelist()
     assert {"model.bin", ".platform/nginx/conf.d/limits.conf"} <= set(names)
     assert {path.relative_to(ROOT).as_posix() for path in EXTENSIONS} <= set(names)
-    assert not [name for name in names if name.startswith(LEFT_OUT)]
+    assert not [name for name in names if name.startswith(tuple(LEFT_OUT))]
     # either would take the place of the Dockerfile
     assert not {"docker-compose.yml", "Dockerrun.aws.json"} & set(names)
     size = sum(one.compress_size for one in journey.bundle.infolist())
