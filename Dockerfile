@@ -1,26 +1,26 @@
-# The service in a container: what serving needs and nothing else.
+# An image of the service, with only what serving needs.
 #
 #   docker build -t fashion .
 #   docker run --read-only --tmpfs /tmp -p 9696:9696 fashion
 
 FROM python:3.11-slim-bookworm AS build
-# of any version: it stays behind, and what it installs is checked by the lock's hashes
+# no pinned version: it is not in the final image, and hashes check what it installs
 RUN python -m venv /opt/pipenv && /opt/pipenv/bin/pip install pipenv
-# copied whole, for where packages lie outside of one differs from Python to Python
+# a virtual environment is copied whole; elsewhere the path depends on the Python version
 ENV VIRTUAL_ENV=/opt/venv
 RUN python -m venv --without-pip $VIRTUAL_ENV
 WORKDIR /app
 COPY Pipfile Pipfile.lock ./
 ARG CATEGORIES=packages
 RUN /opt/pipenv/bin/pipenv sync --categories "$CATEGORIES"
-# what serving never reads: a library for programs in C, tools for training, tests, types
+# not used by serving: the C library, tools for training, tests, type stubs
 RUN cd $VIRTUAL_ENV/lib/python3*/site-packages && \
     rm -rf onnxruntime/capi/libonnxruntime.so.* \
         onnxruntime/quantization onnxruntime/tools onnxruntime/transformers && \
     find . -type d -name tests -prune -exec rm -r {} + && \
     find . -name '*.pyi' -delete
 COPY . .
-# compiled here, since a read-only container cannot keep what it compiles
+# compile to bytecode now: a read-only container cannot store it later
 RUN rm Pipfile Pipfile.lock && python -m compileall -q . && chmod -R a+rX .
 
 FROM python:3.11-slim-bookworm
@@ -30,7 +30,7 @@ LABEL org.opencontainers.image.title="fashion" \
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 WORKDIR /app
-# gunicorn listens on all addresses at PORT
+# gunicorn listens on all addresses, on port PORT
 ENV PATH=/opt/venv/bin:$PATH PORT=9696
 EXPOSE 9696
 USER 10001:10001
