@@ -1,14 +1,14 @@
-"""Send pictures to a running service and print what it says.
+"""Send pictures to a running service and print its answers.
 
-    python predict_test.py                              a picture that comes along
+    python predict_test.py                              a sample picture
     python predict_test.py shirt.jpg photos/            files and folders
     cat shirt.jpg | python predict_test.py -            standard input
     python predict_test.py shirt.jpg --url http://example.com --key KEY
-    python predict_test.py photos/ --batch              32 pictures a request
-    python predict_test.py photos/ --json               whole answers, one a line
+    python predict_test.py photos/ --batch              32 pictures per request
+    python predict_test.py photos/ --json               whole answers, one per line
 
-Exits with 1, and one line that says why, if a picture got no class. The key may also
-stand in the environment, as `API_KEY`.
+The exit status is 1 if a picture got no class; a line on standard error gives the
+reason. The key may also be in the environment variable API_KEY.
 """
 
 import argparse
@@ -28,19 +28,20 @@ TIMEOUT = 30  # seconds for one request
 BATCH_SIZE = 32  # pictures of a request with --batch
 SAMPLE = Path(__file__).resolve().parent / "static" / "pictures" / "ankle-boot.png"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-SUFFIXES |= {".jfif", ".heic", ".heif", ".avif"}  # of some the service says what to do
+SUFFIXES |= {".jfif", ".heic", ".heif", ".avif"}  # not read: the answer gives advice
 STANDARD_INPUT = Path("-")
+EXIT_INTERRUPTED = 130  # as shells do after Ctrl-C
 
 
-Answer = dict[str, Any]  # with "class", or of a picture that got none with "code"
+Answer = dict[str, Any]  # with "class", or "code" if the picture got none
 
 
 class ServiceError(Exception):
-    """No service that could answer; the message says why, in one line."""
+    """There is no service that can answer; the message is the reason, in one line."""
 
 
 def expand(paths: list[Path]) -> Iterator[Path]:
-    """Replace each folder by the pictures in it, by name."""
+    """Replace each folder by the pictures in it, sorted by name."""
     for path in paths:
         if path.is_dir():
             inside = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
@@ -50,22 +51,19 @@ def expand(paths: list[Path]) -> Iterator[Path]:
 
 
 def read(path: Path) -> bytes | None:
-    """Return the bytes of a file, or of standard input for "-"; None if it cannot be.
+    """Return the bytes of a file, or of standard input for "-".
 
-    What is wrong with it is printed.
+    Print the reason and return None if it cannot be read.
     """
     try:
         return sys.stdin.buffer.read() if path == STANDARD_INPUT else path.read_bytes()
     except OSError as error:
-        print(f"predict_test: {error}", file=sys.stderr)
+        print_error(error)
         return None
 
 
 def predict(session: requests.Session, url: str, pictures: list[bytes]) -> list[Answer]:
-    """Ask the service for the class of each picture: answers, or errors in their place.
-
-    Raises `ServiceError` if there is no service that could.
-    """
+    """Return the service's answer for each picture. Raises `ServiceError`."""
     if not pictures:
         return []
     if len(pictures) == 1:
@@ -80,39 +78,49 @@ def predict(session: requests.Session, url: str, pictures: list[bytes]) -> list[
 
 
 def post(session: requests.Session, url: str, **body: Any) -> Answer:
-    """Send one request; return its answer, or the problem it got for one picture."""
+    """Send one request; return its answer or problem. Raises `ServiceError`."""
+    response = send(session, url, **body)
+    try:
+        answer = response.json()
+    except requests.JSONDecodeError:
+        answer = None
+    if is_answer(answer, len(body["files"]) if "files" in body else None):
+        if answer.get("code") == "unauthorized":
+            has_key = "X-API-Key" in session.headers
+            reason = "does not accept this key" if has_key else "needs a key: --key KEY"
+            raise ServiceError(f"{url} {reason}")
+        return answer
+    if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:  # by a proxy
+        return {"status": 413, "code": "too_large", "detail": "send a smaller one"}
+    status = f"{response.status_code} {response.reason}"
+    raise ServiceError(f"{url} answers {status}, not as this service does")
+
+
+def send(session: requests.Session, url: str, **body: Any) -> requests.Response:
+    """Send one request; return any response but a redirect. Raises `ServiceError`."""
     try:
         response = session.post(
             f"{url}/predict", timeout=TIMEOUT, allow_redirects=False, **body
         )
     except (requests.exceptions.ProxyError, requests.exceptions.SSLError) as error:
-        raise ServiceError(f"cannot ask {url}: {error}") from error
+        raise ServiceError(f"cannot connect to {url}: {error}") from error
     except requests.ConnectionError as error:
         raise ServiceError(f"no service answers at {url}: is it running?") from error
     except requests.Timeout as error:
         raise ServiceError(f"{url} has not answered in {TIMEOUT} s") from error
     except requests.RequestException as error:
-        raise ServiceError(f"cannot ask {url}: {error}") from error
-    if response.is_redirect:  # not followed: who is there is not to get the key
-        elsewhere = response.headers["Location"].removesuffix("/predict")
-        raise ServiceError(f"{url} has moved: --url {elsewhere}")
-    try:
-        answer = response.json()
-    except requests.JSONDecodeError:
-        answer = None
-    if is_ours(answer, len(body["files"]) if "files" in body else None):
-        if answer.get("code") == "unauthorized":
-            fault = "does not take this key" if "X-API-Key" in session.headers else ""
-            raise ServiceError(f"{url} {fault or 'wants a key: --key KEY'}")
-        return answer
-    if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:  # by a proxy
-        return {"status": 413, "code": "too_large", "detail": "send a smaller one"}
-    status = f"{response.status_code} {response.reason}"
-    raise ServiceError(f"{url} answers {status}, not as our service")
+        raise ServiceError(f"cannot connect to {url}: {error}") from error
+    if response.is_redirect:  # not followed: another host must not get the key
+        target = response.headers["Location"].removesuffix("/predict")
+        raise ServiceError(f"{url} has moved: --url {target}")
+    return response
 
 
-def is_ours(answer: Any, count: int | None) -> TypeGuard[Answer]:
-    """Tell whether our service would answer so, a batch of so many if it was one."""
+def is_answer(answer: Any, count: int | None) -> TypeGuard[Answer]:
+    """Return whether this is an answer of the service, to `count` pictures in a batch.
+
+    Without `count` it must be the answer to one picture.
+    """
     if not isinstance(answer, dict):
         return False
     if "class" in answer:
@@ -124,25 +132,29 @@ def is_ours(answer: Any, count: int | None) -> TypeGuard[Answer]:
     if not isinstance(entries, list) or len(entries) != count:
         return False
     return all(
-        isinstance(entry, dict) and is_ours(entry.get("error", entry), None)
+        isinstance(entry, dict) and is_answer(entry.get("error", entry), None)
         for entry in entries
     )
 
 
-def show(path: Path, answer: Answer, width: int, as_json: bool) -> bool:
-    """Print one picture's answer; tell whether it got a class."""
+def print_answer(path: Path, answer: Answer, width: int, as_json: bool) -> None:
+    """Print the answer for one picture, an error on standard error."""
     if as_json:
         print(json.dumps({"picture": str(path), **answer}))
     elif "class" in answer:
         print(f"{path!s:{width}}  {answer['class']:12} {answer['probability']:7.2%}")
     else:
-        why = f"{answer.get('status')} {answer['code']}: {answer.get('detail')}"
-        print(f"{path!s:{width}}  {why}", file=sys.stderr)
-    return "class" in answer
+        reason = f"{answer.get('status')} {answer['code']}: {answer.get('detail')}"
+        print(f"{path!s:{width}}  {reason}", file=sys.stderr)
+
+
+def print_error(error: object) -> None:
+    """Print one line on standard error."""
+    print(f"predict_test: {error}", file=sys.stderr)
 
 
 def parse_options() -> argparse.Namespace:
-    """Read the command line."""
+    """Return the options of the command line. Exits if one is wrong."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -152,61 +164,71 @@ def parse_options() -> argparse.Namespace:
         type=Path,
         default=[SAMPLE],
         metavar="PICTURE",
-        help="a file, a folder or - for standard input (a picture that comes along)",
+        help="a file, a folder or - for standard input (default: a sample picture)",
     )
-    parser.add_argument("--url", default=URL, help=f"where the service is ({URL})")
-    parser.add_argument("--key", help="if the service wants one (API_KEY of the shell)")
+    parser.add_argument(
+        "--url", default=URL, help=f"address of the service (default: {URL})"
+    )
+    parser.add_argument("--key", help="API key (default: environment variable API_KEY)")
     parser.add_argument(
         "--batch",
         dest="size",
         action="store_const",
         const=BATCH_SIZE,
         default=1,
-        help=f"send {BATCH_SIZE} pictures in a request, not one",
+        help=f"send {BATCH_SIZE} pictures per request, not one",
     )
     parser.add_argument("--json", action="store_true", help="print whole answers")
     options = parser.parse_args()
-    where = options.url if "://" in options.url else f"http://{options.url}"
-    options.url = where.rstrip("/").removesuffix("/predict")
+    url = options.url if "://" in options.url else f"http://{options.url}"
+    options.url = url.rstrip("/").removesuffix("/predict")
     options.key = options.key or os.environ.get("API_KEY", "")
     if not (options.key.isascii() and options.key.isprintable()):
-        parser.error("a key is of ASCII letters, digits and signs")
+        parser.error("a key consists of printable ASCII characters")
     return options
 
 
-def main() -> int:
-    """Print a line a picture; return how the process should exit."""
-    cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
-    options = parse_options()
-    paths = list(expand(options.pictures))
-    if not paths:
-        where = ", ".join(map(str, options.pictures))
-        print(f"predict_test: no pictures in {where}", file=sys.stderr)
-        return 1
+def run(options: argparse.Namespace, paths: list[Path]) -> bool:
+    """Print the answer for each picture; return whether all got a class.
+
+    Raises `ServiceError`.
+    """
     width = max(len(str(path)) for path in paths)
-    named = True
+    all_classified = True
     with requests.Session() as session:
         session.headers.update({"X-API-Key": options.key} if options.key else {})
         for start in range(0, len(paths), options.size):
             batch = [(path, read(path)) for path in paths[start : start + options.size]]
             pictures = [(path, data) for path, data in batch if data is not None]
-            named &= len(pictures) == len(batch)
-            try:
-                answers = predict(session, options.url, [data for _, data in pictures])
-            except ServiceError as error:
-                print(f"predict_test: {error}", file=sys.stderr)
-                return 1
+            answers = predict(session, options.url, [data for _, data in pictures])
             for (path, _), answer in zip(pictures, answers, strict=True):
-                named &= show(path, answer, width, options.json)
+                print_answer(path, answer, width, options.json)
+            classified = sum("class" in answer for answer in answers)
+            all_classified &= classified == len(batch)
     sys.stdout.flush()
-    return int(not named)
+    return all_classified
+
+
+def main() -> int:
+    """Run the command line; return the exit status."""
+    cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
+    options = parse_options()
+    paths = list(expand(options.pictures))
+    if not paths:
+        print_error(f"no pictures in {', '.join(map(str, options.pictures))}")
+        return 1
+    try:
+        return int(not run(options, paths))
+    except ServiceError as error:
+        print_error(error)
+        return 1
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # whoever read, `head` say, has enough
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -28,7 +28,7 @@ def predict_test(
     )
 
 
-def test_it_sends_a_picture_of_its_own(gunicorn: Server) -> None:
+def test_it_sends_a_sample_by_default(gunicorn: Server) -> None:
     done = predict_test("--url", gunicorn.url)
     assert done.returncode == 0
     assert b"ankle-boot.png  Ankle boot" in done.stdout
@@ -60,20 +60,20 @@ def test_json_prints_whole_answers(gunicorn: Server) -> None:
     assert done.returncode == 1
 
 
-def test_it_bears_a_key(tmp_path: Path) -> None:
+def test_it_sends_a_key(tmp_path: Path) -> None:
     with serve(GUNICORN, tmp_path / "log", FLASK_API_KEY="one,two") as server:
         without = predict_test("--url", server.url)
         assert without.returncode == 1
         wrong = predict_test("--url", server.url, "--key", "three")
-        assert b"wants a key: --key KEY" in without.stderr
-        assert b"does not take this key" in wrong.stderr
+        assert b"needs a key: --key KEY" in without.stderr
+        assert b"does not accept this key" in wrong.stderr
         assert len((without.stderr + wrong.stderr).splitlines()) == 2
         for key in ("one", "two"):
             assert predict_test("--url", server.url, "--key", key).returncode == 0
     assert not re.search(r"\b(one|two)\b", (tmp_path / "log").read_text())
 
 
-def test_a_url_may_be_as_people_write_it(gunicorn: Server) -> None:
+def test_a_url_needs_no_scheme_and_may_name_the_route(gunicorn: Server) -> None:
     for url in (gunicorn.url.removeprefix("http://"), f"{gunicorn.url}/predict"):
         assert predict_test("--url", url).returncode == 0
 
@@ -83,7 +83,7 @@ def test_it_sends_standard_input(gunicorn: Server, boot: bytes) -> None:
     assert done.stdout.startswith(b"-  Ankle boot")
 
 
-def test_a_refusal_is_one_line_and_the_rest_goes_on(
+def test_an_error_is_one_line_and_stops_no_other_picture(
     gunicorn: Server, tmp_path: Path
 ) -> None:
     text = tmp_path / "text.png"
@@ -98,7 +98,7 @@ def test_a_refusal_is_one_line_and_the_rest_goes_on(
     ("arguments", "reason"),
     [
         (["--url", "http://127.0.0.1:9"], b"is it running?"),
-        (["--url", "ftp://nonsense"], b"cannot ask"),
+        (["--url", "ftp://nonsense"], b"cannot connect"),
         (["/nowhere.png", "--url", "http://127.0.0.1:9"], b"No such file"),
         ([ROOT / "templates"], b"no pictures"),
     ],
@@ -110,9 +110,7 @@ def test_a_failure_is_one_line(arguments: list[object], reason: bytes) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_file_that_is_not_there_stops_no_other(
-    gunicorn: Server, tmp_path: Path
-) -> None:
+def test_a_missing_file_stops_no_other(gunicorn: Server, tmp_path: Path) -> None:
     (tmp_path / "lost.png").symlink_to("nowhere.png")
     (tmp_path / "folder.png").mkdir()
     paths = tmp_path, PICTURES / "bag.png", PICTURES / "coat.png"
@@ -132,8 +130,8 @@ def test_a_batch_too_large_for_a_request_is_sent_one_by_one(tmp_path: Path) -> N
     assert done.stdout.count(b"T-shirt/top") == 8
 
 
-def test_the_reader_of_the_answers_may_leave(gunicorn: Server) -> None:
-    """As `head` does once it has enough."""
+def test_the_output_may_be_closed_early(gunicorn: Server) -> None:
+    """As `head` does."""
     command = [sys.executable, "predict_test.py", "static", "--url", gunicorn.url]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe) as client:
@@ -145,7 +143,7 @@ def test_the_reader_of_the_answers_may_leave(gunicorn: Server) -> None:
 
 
 @pytest.mark.parametrize("key", ["\u20acuro", "secret\n"])
-def test_a_key_that_cannot_be_one_is_not_shown(key: str) -> None:
+def test_an_impossible_key_is_not_shown(key: str) -> None:
     done = predict_test("--key", key)
     assert done.returncode == 2
     assert key.strip().encode() not in done.stderr
@@ -156,12 +154,12 @@ def test_a_key_that_cannot_be_one_is_not_shown(key: str) -> None:
 def answering(
     status: int, headers: dict[str, str], body: bytes
 ) -> Iterator[tuple[str, list[str]]]:
-    """A service that is none of ours: its address, and the paths it is asked for."""
-    asked: list[str] = []
+    """Run another kind of service; yield its address and the paths requested."""
+    paths: list[str] = []
 
     class Foreign(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            asked.append(self.path)
+            paths.append(self.path)
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(status)
             for name, value in headers.items():
@@ -175,17 +173,17 @@ def answering(
     with HTTPServer(("127.0.0.1", 0), Foreign) as foreign:
         Thread(target=foreign.serve_forever, args=[0.05], daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{foreign.server_port}", asked
+            yield f"http://127.0.0.1:{foreign.server_port}", paths
         finally:
             foreign.shutdown()
 
 
 @pytest.mark.parametrize("status", [301, 308])
-def test_a_redirect_is_told_and_gets_no_key(status: int) -> None:
+def test_a_redirect_is_reported_and_gets_no_key(status: int) -> None:
     moved = {"Location": "http://127.0.0.1:9/predict"}
-    with answering(status, moved, b"") as (url, asked):
+    with answering(status, moved, b"") as (url, paths):
         done = predict_test("--url", url, "--key", "secret")
-    assert asked == ["/predict"]
+    assert paths == ["/predict"]
     assert done.returncode == 1
     assert b"has moved: --url http://127.0.0.1:9\n" in done.stderr
 
@@ -205,26 +203,26 @@ def test_a_redirect_is_told_and_gets_no_key(status: int) -> None:
         b'{"class": null, "probability": "x"}',
     ],
 )
-def test_a_foreign_service_is_one_line(body: bytes) -> None:
+def test_another_kind_of_service_is_reported_in_one_line(body: bytes) -> None:
     with answering(200, {}, body) as (url, _):
         done = predict_test("--url", url)
     assert done.returncode == 1
-    assert b"not as our service" in done.stderr
+    assert b"not as this service" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("options", [[], ["--batch"]])
-def test_what_a_proxy_finds_too_large_stops_no_other(options: list[str]) -> None:
+def test_a_picture_too_large_for_a_proxy_stops_no_other(options: list[str]) -> None:
     pictures = PICTURES / "bag.png", PICTURES / "coat.png"
-    with answering(413, {}, b"<html>") as (url, asked):
+    with answering(413, {}, b"<html>") as (url, paths):
         done = predict_test(*pictures, "--url", url, *options)
     assert done.returncode == 1
     assert done.stderr.count(b"413 too_large: send a smaller one\n") == 2
-    assert asked == ["/predict"] * (2 + len(options))
+    assert paths == ["/predict"] * (2 + len(options))
 
 
-def test_import_does_nothing() -> None:
-    code = "import predict_test, sys; sys.exit('images' in sys.modules)"
+def test_import_prints_nothing_and_imports_no_package_of_ours() -> None:
+    code = "import predict_test, sys; sys.exit('model' in sys.modules)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
