@@ -1,12 +1,12 @@
-"""Measure `model.bin` through the service's own code and write `report/`.
+"""Measure `model.bin` through the service's own code, and write `report/`.
 
     python evaluate.py                                   Fashion-MNIST alone, 15 seconds
-    python evaluate.py --data DIR                        a torchvision root
-    python evaluate.py --unknown cats/ digits.npz        what should be refused
+    python evaluate.py --data DIR                        another torchvision root
+    python evaluate.py --unknown cats/ digits.npz        pictures of none of the classes
     python evaluate.py --photos DIR                      photos, one folder a class
 
-Writes `metrics.json`, figures and a model card. Pictures go the way of a request:
-bytes, `images.to_pixels`, `Classifier.classify`.
+Writes `metrics.json`, figures and `model-card.md`, and prints the latter. Pictures are
+preprocessed and classified as in a request, by `Classifier.to_pixels` and `classify`.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jinja2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,156 +24,178 @@ from tqdm import tqdm
 
 from model import artifact
 from model.classifier import Classifier
-from model.images import SIDE, WHITE, Pixels
-from training import plots as figures
+from model.images import WHITE, Pixels
+from training import plots
 from training.data import RECIPE, add_options, fingerprint, read_dataset
 from training.folders import find_photos, read_all_unknown, read_pictures
 from training.metrics import (
-    Answers,
+    ClassIds,
     Floats,
-    calibration,
+    Predictions,
+    calibration_bins,
     measure_known,
     measure_photos,
     measure_unknown,
 )
 
 BATCH_SIZE = 250
-MADE_UP = 1_000  # pictures of each kind of noise
-SEED = 0
-DECIMALS = 4
-
-
-def ask(classifier: Classifier, pixels: Pixels, name: str) -> Answers:
-    """Classify uint8 [N, 28, 28] in batches, with a progress bar."""
-    found = []
-    for start in tqdm(range(0, len(pixels), BATCH_SIZE), desc=name, leave=False):
-        found += classifier.classify(pixels[start : start + BATCH_SIZE])
-    return Answers(
-        np.array([list(p.probabilities.values()) for p in found]),
-        np.array([p.unknown_score for p in found]),
-        np.array([p.is_unknown for p in found]),
-    )
-
-
-def made_up(garments: Pixels) -> dict[str, Pixels]:
-    """Draw what shows nothing, and invert garments.
-
-    These are kinds that training draws too, if by other code and other numbers.
-    """
-    random = np.random.default_rng(SEED)
-    shape = MADE_UP, SIDE, SIDE
-    down, across = np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE)
-    frequency = np.hypot(down, across).clip(1 / SIDE)
-
-    def clouds(exponent: float) -> Pixels:
-        spectrum = np.fft.rfft2(random.normal(size=shape)) * frequency**-exponent
-        return _spread(np.fft.irfft2(spectrum))
-
-    def bytes_of(values: NDArray[np.floating]) -> Pixels:
-        return values.clip(0, WHITE).round().astype(np.uint8)
-
-    line = np.linspace(0, 1, SIDE)
-    turn = random.uniform(0, 2 * np.pi, (MADE_UP, 1, 1))
-    slope = np.cos(turn) * line + np.sin(turn) * line[:, None]
-    level = random.uniform(0, WHITE, (MADE_UP, 1, 1))
-    share = random.uniform(0.02, 0.5, (MADE_UP, 1, 1))
-    return {
-        "blank, every level": np.full(
-            (256, SIDE, SIDE), np.arange(256)[:, None, None], np.uint8
-        ),
-        "nearly blank": bytes_of(level + random.normal(0, 2, shape)),
-        "gradients": bytes_of(_spread(slope) * random.uniform(0.1, 1, (MADE_UP, 1, 1))),
-        "uniform noise": random.integers(0, 256, shape, np.uint8),
-        "Gaussian noise": bytes_of(random.normal(128, 50, shape)),
-        "dark noise": bytes_of(np.abs(random.normal(0, 40, shape))),
-        "salt and pepper": bytes_of((random.random(shape) < share) * float(WHITE)),
-        "pink noise": clouds(1),
-        "brown noise": clouds(2),
-        "clouds": clouds(3),
-        "inverted garments": WHITE - garments[:MADE_UP],
-    }
-
-
-def _spread(values: Floats) -> Pixels:
-    """Stretch each picture's levels to 0..255."""
-    low, high = values.min((1, 2), keepdims=True), values.max((1, 2), keepdims=True)
-    levels: Floats = (values - low) / (high - low) * WHITE
-    return levels.round().astype(np.uint8)
+NOISE_COUNT = 1_000  # pictures of each kind of noise
+SEED = 0  # of the noise
+DECIMALS = 4  # of all fractions in the report
+TEMPLATE = Path(__file__).parent / "training" / "model-card.md.jinja"
 
 
 class Report(NamedTuple):
-    """What is measured, and the pictures and answers that figures need."""
+    """What was measured, with the pictures and predictions that figures need."""
 
     metrics: dict[str, Any]
-    pixels: Pixels  # of the test set
-    labels: NDArray[np.integer]
-    known: Answers
-    strangers: dict[str, Answers]
+    pixels: Pixels  # uint8 [N, *input_shape], of the test pictures
+    labels: ClassIds  # [N]
+    known: Predictions  # for the test pictures
+    outliers: dict[str, Predictions]  # by the name of a set
     photos: tuple[list[Path], Pixels] | None
 
 
 def measure(
     loaded: artifact.Artifact, data: Path, unknown: Sequence[Path], photos: Path | None
 ) -> Report:
-    """Ask the classifier about everything, and count. Raises `ValueError`."""
+    """Classify all pictures and compute the metrics. Raises `ValueError`.
+
+    `data` is a torchvision root, `unknown` are folders or NPZ files, `photos` is a
+    folder with a folder for each class.
+    """
     classifier = Classifier(loaded)
-    files, folders = (
-        find_photos(photos, classifier.classes, RECIPE.aliases) if photos else ([], [])
+    labelled = (
+        find_photos(photos, classifier.classes, RECIPE.aliases) if photos else None
     )
     given = read_all_unknown(unknown)
     test = read_dataset(data, is_train=False)
     pixels, labels = test.data.numpy(), test.targets.numpy()
-    own = made_up(pixels)
-    if own.keys() & given.keys():
-        raise ValueError(f"{', '.join(own.keys() & given.keys())}: a name of our own")
-    known = ask(classifier, pixels, "Fashion-MNIST")
-    sets = given | own
-    strangers = {name: ask(classifier, sets[name], name) for name in sets}
-    learnt = learnt_by(loaded.facts["data"])
-    metrics = {
+    noise = noise_sets(pixels)
+    if same := noise.keys() & given.keys():
+        raise ValueError(f"{', '.join(same)}: evaluate.py has a set of this name")
+    known = classify(classifier, pixels, RECIPE.title)
+    sets = given | noise
+    outliers = {name: classify(classifier, sets[name], name) for name in sets}
+    trained_on = outliers_of(loaded.facts["data"])
+    metrics: dict[str, Any] = {
         "model": {"name": classifier.name, "version": classifier.version},
         "unknown_threshold": classifier.unknown_threshold,
         "test": measure_known(known, labels),
         "unknown": {
-            name: measure_unknown(answers, known)
+            name: measure_unknown(found, known)
             | {
-                "kind_trained_on": name in own,
-                "trained_on": fingerprint([torch.from_numpy(sets[name])]) in learnt,
+                "kind_trained_on": name in noise,
+                "trained_on": fingerprint([torch.from_numpy(sets[name])]) in trained_on,
             }
-            for name, answers in strangers.items()
+            for name, found in outliers.items()
         },
     }
-    seen = None
-    if photos:
-        read, photo_pixels = read_pictures(photos, files)
-        seen = [files[index] for index in read], photo_pixels
-        answers = ask(classifier, photo_pixels, "photos")
-        metrics["photos"] = measure_photos(
-            answers, [folders[index] for index in read], classifier.classes
-        )
-    return Report(metrics, pixels, labels, known, strangers, seen)
+    read = None
+    if photos and labelled:
+        read, metrics["photos"] = measure_folder(classifier, photos, *labelled)
+    return Report(metrics, pixels, labels, known, outliers, read)
 
 
-def learnt_by(data: dict[str, Any]) -> set[str]:
-    """Name the sets of outliers that a model, and what it started from, learnt by."""
-    before = learnt_by(data["before"]) if data.get("before") else set()
-    return before | set(data.get("outliers", {}).values())
+def measure_folder(
+    classifier: Classifier, photos: Path, files: list[Path], folders: list[str]
+) -> tuple[tuple[list[Path], Pixels], dict[str, Any]]:
+    """Classify photos; return the files that were read, their pixels and metrics."""
+    indices, pixels = read_pictures(photos, files)
+    found = classify(classifier, pixels, "photos")
+    names = [folders[index] for index in indices]
+    metrics = measure_photos(found, names, classifier.classes)
+    return ([files[index] for index in indices], pixels), metrics
+
+
+def classify(classifier: Classifier, pixels: Pixels, description: str) -> Predictions:
+    """Classify uint8 [N, *input_shape] in batches, with a progress bar."""
+    found = []
+    for start in tqdm(range(0, len(pixels), BATCH_SIZE), description, leave=False):
+        found += classifier.classify(pixels[start : start + BATCH_SIZE])
+    return Predictions(
+        np.array([list(p.probabilities.values()) for p in found]),
+        np.array([p.unknown_score for p in found]),
+        np.array([p.is_unknown for p in found]),
+    )
+
+
+def runs_of(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the data facts of a model and of those it started from, newest first."""
+    return [data, *runs_of(data["before"])] if data.get("before") else [data]
+
+
+def outliers_of(data: dict[str, Any]) -> set[str]:
+    """Return the fingerprints of the sets of outliers that a model was trained on."""
+    return {digest for run in runs_of(data) for digest in run["outliers"].values()}
+
+
+def noise_sets(pictures: Pixels) -> dict[str, Pixels]:
+    """Return pictures of nothing, and inverted test pictures: uint8 [N, size, size].
+
+    Training has the same kinds, drawn by other code with other parameters.
+    """
+    random = np.random.default_rng(SEED)
+    side = pictures.shape[1]
+    shape, each = (NOISE_COUNT, side, side), (NOISE_COUNT, 1, 1)
+    axis = np.linspace(0, 1, side)
+    angle = random.uniform(0, 2 * np.pi, each)
+    slope = np.cos(angle) * axis + np.sin(angle) * axis[:, None]
+    level = random.uniform(0, WHITE, each)
+    share = random.uniform(0.02, 0.5, each)
+    levels = np.arange(WHITE + 1, dtype=np.uint8)[:, None, None]
+    return {
+        "blank, every level": np.tile(levels, (1, side, side)),
+        "nearly blank": to_uint8(level + random.normal(0, 2, shape)),
+        "gradients": to_uint8(stretch(slope) * random.uniform(0.1, 1, each)),
+        "uniform noise": random.integers(0, 256, shape, np.uint8),
+        "Gaussian noise": to_uint8(random.normal(128, 50, shape)),
+        "dark noise": to_uint8(np.abs(random.normal(0, 40, shape))),
+        "salt and pepper": to_uint8((random.random(shape) < share) * float(WHITE)),
+        "pink noise": power_law_noise(shape, 1, random),
+        "brown noise": power_law_noise(shape, 2, random),
+        "clouds": power_law_noise(shape, 3, random),
+        "inverted garments": WHITE - pictures[:NOISE_COUNT],
+    }
+
+
+def power_law_noise(
+    shape: tuple[int, int, int], exponent: float, random: np.random.Generator
+) -> Pixels:
+    """Draw square pictures with an amplitude spectrum of 1/f**exponent."""
+    side = shape[1]
+    down, across = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
+    frequency = np.hypot(down, across).clip(1 / side)
+    spectrum = np.fft.rfft2(random.normal(size=shape)) * frequency**-exponent
+    return to_uint8(stretch(np.fft.irfft2(spectrum)))
+
+
+def stretch(values: Floats) -> Floats:
+    """Map the least and greatest value of each picture to 0 and 255."""
+    low, high = values.min((1, 2), keepdims=True), values.max((1, 2), keepdims=True)
+    levels: Floats = (values - low) / (high - low) * WHITE
+    return levels
+
+
+def to_uint8(values: NDArray[np.floating]) -> Pixels:
+    """Clip to 0..255 and round."""
+    return values.clip(0, WHITE).round().astype(np.uint8)
 
 
 def write(report: Report, facts: dict[str, Any], folder: Path) -> None:
-    """Write the figures, the model card and `metrics.json` into a folder."""
+    """Write the figures, `model-card.md` and `metrics.json` into a folder."""
     metrics, classes = rounded(report.metrics), facts["classes"]
     folder.mkdir(parents=True, exist_ok=True)
-    figures.draw_confusion(folder, metrics["test"]["confusion"], classes)
-    figures.draw_classes(folder, metrics["test"], classes)
-    figures.draw_calibration(folder, *calibration(report.known, report.labels))
-    figures.draw_scores(
+    plots.draw_confusion(folder, metrics["test"]["confusion"], classes)
+    plots.draw_classes(folder, metrics["test"], classes)
+    plots.draw_calibration(folder, *calibration_bins(report.known, report.labels))
+    plots.draw_scores(
         folder,
-        report.known.scores,
-        {name: answers.scores for name, answers in report.strangers.items()},
+        report.known.unknown_scores,
+        {name: found.unknown_scores for name, found in report.outliers.items()},
         metrics["unknown_threshold"],
     )
-    figures.draw_mistakes(
+    plots.draw_mistakes(
         folder,
         report.pixels,
         [classes[label] for label in report.labels],
@@ -180,14 +203,15 @@ def write(report: Report, facts: dict[str, Any], folder: Path) -> None:
         report.known.probabilities.max(1),
     )
     if report.photos:
-        figures.draw_pictures(folder, *report.photos)
-    figures.write_card(folder, metrics, facts)
+        plots.draw_pictures(folder, *report.photos)
+    card = render_card(metrics, facts, report.pixels.shape[1])
+    artifact.replace(folder / "model-card.md", card.encode())
     text = json.dumps(metrics, indent=1) + "\n"
     artifact.replace(folder / "metrics.json", text.encode())
 
 
 def rounded(value: Any) -> Any:
-    """Round all fractions in a structure, so that two reports compare."""
+    """Round all fractions in nested dicts and lists, so that two reports compare."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -195,8 +219,28 @@ def rounded(value: Any) -> Any:
     return round(value, DECIMALS) if isinstance(value, float) else value
 
 
+def render_card(metrics: dict[str, Any], facts: dict[str, Any], size: int) -> str:
+    """Return the model card: use, data, metrics and limits of the model."""
+    environment = jinja2.Environment(
+        autoescape=jinja2.select_autoescape(),  # HTML, not Markdown
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["thousands"] = "{:,}".format
+    environment.filters["percent"] = percent
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    runs = runs_of(facts["data"])
+    return template.render(metrics=metrics, facts=facts, size=size, runs=runs)
+
+
+def percent(share: float | None, decimals: int = 1) -> str:
+    """Format a share; nothing for None."""
+    return "" if share is None else f"{share:.{decimals}%}"
+
+
 def parse_options() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -207,17 +251,23 @@ def parse_options() -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="DIR|NPZ",
-        help="pictures of none of the classes: a folder, or `images` of an NPZ file",
+        help="pictures of none of the classes: folders, or NPZ files with `images`",
     )
-    parser.add_argument("--model", default="model.bin", help="(model.bin)")
     parser.add_argument(
-        "--output", type=Path, default=Path("report"), metavar="DIR", help="(report)"
+        "--model", default="model.bin", metavar="URI", help="(model.bin)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("report"),
+        metavar="DIR",
+        help="folder that is written to (report)",
     )
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure, draw, write."""
+    """Measure, and write the report."""
     options = parse_options()
     loaded = artifact.load(options.model)
     report = measure(loaded, options.data, options.unknown, options.photos)
@@ -229,6 +279,6 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("\nstopped; nothing more is written")
+        sys.exit("\nstopped; the report is not complete")
     except (artifact.ArtifactError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"evaluate: {error}")

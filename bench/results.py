@@ -17,10 +17,10 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from bench.kinds import BUSY
-from training.plots import KNOWN, STRANGE
+from training.plots import KNOWN, UNKNOWN
 
 Json = dict[str, Any]
-SIDES = {"us": KNOWN, "them": STRANGE}
+SIDES = {"us": KNOWN, "them": UNKNOWN}
 KEY = ("workload", "rival", "kind", "connections")  # what is one row
 CHARTED = "28x28 PNG"
 

@@ -1,50 +1,51 @@
-"""Figures are worked out as textbooks do."""
+"""Metrics are computed as textbooks define them."""
 
 import numpy as np
 import pytest
 
 from training import metrics
-from training.metrics import Answers
+from training.metrics import Predictions
 
 
-def answers(probabilities: list[list[float]], scores: list[float]) -> Answers:
+def predictions(probabilities: list[list[float]], scores: list[float]) -> Predictions:
     values = np.array(scores)
-    return Answers(np.array(probabilities), values, values > 0)
+    return Predictions(np.array(probabilities), values, values > 0)
 
 
-def test_auroc_counts_pairs() -> None:
+def test_auroc_is_the_share_of_pairs_in_order() -> None:
     known, unknown = np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0])
     pairs = [(k < u) + (k == u) / 2 for k in known for u in unknown]
     assert metrics.auroc(known, unknown) == pytest.approx(np.mean(pairs))
 
 
 def test_calibration_error_by_hand() -> None:
-    """Two answers at 0.9 of which one is right, two at 0.6 both right."""
+    """Two predictions at 0.9 of which one is right, two at 0.6 both right."""
     rows = [[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]]
     labels = np.array([0, 1, 0, 0])
-    error = metrics.calibration_error(answers(rows, [0.0] * 4), labels)
+    error = metrics.calibration_error(predictions(rows, [0.0] * 4), labels)
     assert error == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
 
 
 def test_known_pictures_are_counted() -> None:
-    rows = [[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.6, 0.4]]
+    """Classes without pictures are counted too, with recall and precision 0."""
+    rows = [[0.9, 0.1, 0], [0.2, 0.8, 0], [0.7, 0.3, 0], [0.6, 0.4, 0]]
     found = metrics.measure_known(
-        answers(rows, [-1, -1, -1, 1]), np.array([0, 1, 1, 0])
+        predictions(rows, [-1, -1, -1, 1]), np.array([0, 1, 1, 0])
     )
     assert found["accuracy"] == 0.75
     assert found["refused"] == 0.25
-    assert found["confusion"] == [[2, 0], [1, 1]]
-    assert found["recall"] == [1, 0.5]
-    assert found["precision"] == [pytest.approx(2 / 3), 1]
+    assert found["confusion"] == [[2, 0, 0], [1, 1, 0], [0, 0, 0]]
+    assert found["recall"] == [1, 0.5, 0]
+    assert found["precision"] == [pytest.approx(2 / 3), 1, 0]
 
 
 def test_photos_are_right_if_any_class_of_their_folder() -> None:
     classes = ["Sandal", "Sneaker", "Ankle boot", "Dress"]
-    rows = np.eye(4)[[0, 1, 3, 3, 2]].tolist()
+    found = predictions(np.eye(4)[[0, 1, 3, 3, 2]].tolist(), [-1, 1, -1, -1, 1])
     folders = ["shoes", "shoes", "shoes", "dress", "hat"]
-    found = metrics.measure_photos(answers(rows, [-1, 1, -1, -1, 1]), folders, classes)
-    assert found["pictures"] == 4
-    assert found["accuracy"] == 0.75
-    assert found["refused"] == 0.25
-    assert found["folders"]["hat"]["accuracy"] is None
-    assert found["folders"]["hat"]["refused"] == 1
+    measured = metrics.measure_photos(found, folders, classes)
+    assert measured["pictures"] == 4
+    assert measured["accuracy"] == 0.75
+    assert measured["refused"] == 0.25
+    assert measured["folders"]["hat"]["accuracy"] is None
+    assert measured["folders"]["hat"]["refused"] == 1

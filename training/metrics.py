@@ -1,9 +1,7 @@
-"""Figures worked out from answers: accuracy, calibration, confusion, refusals.
+"""Metrics of predictions: accuracy, calibration, confusion, detection of the unknown.
 
-    >>> auroc(known.scores, unknown.scores)
-    0.998
-
-Plain numpy on what a classifier said and what is true; no pictures, no files.
+>>> auroc(known.unknown_scores, unknown.unknown_scores)
+0.998
 """
 
 from collections.abc import Sequence
@@ -11,6 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import (
+    confusion_matrix,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 from training.data import RECIPE
 from training.folders import classes_of
@@ -18,114 +21,109 @@ from training.folders import classes_of
 BINS = 15  # of the calibration error
 
 Floats = NDArray[np.float64]
+ClassIds = NDArray[np.integer]
 
 
-class Answers(NamedTuple):
-    """What the classifier said of N pictures."""
+class Predictions(NamedTuple):
+    """What the classifier returned for N pictures."""
 
     probabilities: Floats  # [N, classes]
-    scores: Floats  # [N], higher is stranger
-    refused: NDArray[np.bool_]  # [N]
+    unknown_scores: Floats  # [N]
+    is_unknown: NDArray[np.bool_]  # [N]
 
     @property
     def class_ids(self) -> NDArray[np.intp]:
-        """The likeliest class of each, refused or not."""
+        """The most probable class of each, unknown or not: [N]."""
         likeliest: NDArray[np.intp] = self.probabilities.argmax(1)
         return likeliest
 
 
-def calibration(answers: Answers, labels: NDArray[np.integer]) -> list[Floats]:
-    """Sort answers into bins of confidence: share, mean confidence, accuracy of each.
+def calibration_bins(predictions: Predictions, labels: ClassIds) -> list[Floats]:
+    """Return share of pictures, mean confidence and accuracy of `BINS` equal bins.
 
-    Bins are of equal width; an empty one has the values 0.
+    An empty bin has the values 0.
     """
-    confidence = answers.probabilities.max(1)
-    right = answers.class_ids == labels
+    confidence = predictions.probabilities.max(1)
+    is_right = predictions.class_ids == labels
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
-    sums = [np.bincount(bins, values, BINS) for values in (confidence, right)]
+    sums = [np.bincount(bins, values, BINS) for values in (confidence, is_right)]
     return [counts / len(labels)] + [total / counts.clip(1) for total in sums]
 
 
-def calibration_error(answers: Answers, labels: NDArray[np.integer]) -> float:
+def calibration_error(predictions: Predictions, labels: ClassIds) -> float:
     """Return the expected calibration error (Guo et al., arXiv 1706.04599)."""
-    share, confidence, accuracy = calibration(answers, labels)
+    share, confidence, accuracy = calibration_bins(predictions, labels)
     return float((share * np.abs(confidence - accuracy)).sum())
 
 
 def auroc(known: Floats, unknown: Floats) -> float:
-    """Return how often an unknown picture scores higher than a known one."""
-    ordered = np.sort(known)
-    below = [np.searchsorted(ordered, unknown, side) for side in ("left", "right")]
-    return float(np.mean(below) / len(known))
+    """Return the area under the ROC curve of unknown scores that detect the unknown."""
+    truth = np.repeat([0, 1], [len(known), len(unknown)])
+    return float(roc_auc_score(truth, np.concatenate([known, unknown])))
 
 
-def confuse(
-    labels: NDArray[np.integer], class_ids: NDArray[np.integer], count: int
-) -> NDArray[np.intp]:
-    """Count the answers by true class, down, and predicted one: [count, count]."""
-    pairs = labels.astype(np.intp) * count + class_ids
-    return np.bincount(pairs, minlength=count**2).reshape(count, count)
-
-
-def recall_precision(confusion: NDArray[np.intp]) -> tuple[list[float], list[float]]:
-    """Return the share found of each class, and the share right of each answer."""
-    hits = confusion.diagonal()
-    recall, precision = (hits / confusion.sum(axis).clip(1) for axis in (1, 0))
+def recall_precision(
+    labels: ClassIds, class_ids: ClassIds, count: int
+) -> tuple[list[float], list[float]]:
+    """Return recall and precision of each of `count` classes, 0 where undefined."""
+    precision, recall, _, _ = precision_recall_fscore_support(
+        labels, class_ids, labels=range(count), zero_division=0
+    )
     return recall.tolist(), precision.tolist()
 
 
-def measure_known(answers: Answers, labels: NDArray[np.integer]) -> dict[str, Any]:
-    """Return accuracy, refusals, calibration and the confusion of labelled pictures."""
-    count = answers.probabilities.shape[1]
-    confusion = confuse(labels, answers.class_ids, count)
-    recall, precision = recall_precision(confusion)
+def measure_known(predictions: Predictions, labels: ClassIds) -> dict[str, Any]:
+    """Return the metrics of labelled pictures; accuracy is before refusal."""
+    count, class_ids = predictions.probabilities.shape[1], predictions.class_ids
+    recall, precision = recall_precision(labels, class_ids, count)
+    confusion = confusion_matrix(labels, class_ids, labels=range(count))
     return {
         "pictures": len(labels),
-        "accuracy": float(np.mean(answers.class_ids == labels)),
-        "refused": float(answers.refused.mean()),
-        "calibration_error": calibration_error(answers, labels),
+        "accuracy": float(np.mean(class_ids == labels)),
+        "refused": float(predictions.is_unknown.mean()),
+        "calibration_error": calibration_error(predictions, labels),
         "recall": recall,
         "precision": precision,
-        "confusion": confusion.tolist(),
+        "confusion": confusion.tolist(),  # true class down, predicted class across
     }
 
 
-def measure_unknown(answers: Answers, known: Answers) -> dict[str, Any]:
-    """Return how many strangers are accepted, and how well the score tells them."""
+def measure_unknown(predictions: Predictions, known: Predictions) -> dict[str, Any]:
+    """Return how many outliers are accepted, and the AUROC against known pictures."""
     return {
-        "pictures": len(answers.scores),
-        "accepted": float(1 - answers.refused.mean()),
-        "auroc": auroc(known.scores, answers.scores),
+        "pictures": len(predictions.unknown_scores),
+        "accepted": float(1 - predictions.is_unknown.mean()),
+        "auroc": auroc(known.unknown_scores, predictions.unknown_scores),
     }
 
 
 def measure_photos(
-    answers: Answers, folders: Sequence[str], classes: Sequence[str]
+    predictions: Predictions, folders: Sequence[str], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Return accuracy before refusal and refusals, in all and by folder."""
-    allowed = {
-        folder: classes_of(folder, classes, RECIPE.aliases) for folder in set(folders)
-    }
-    known = np.array([bool(allowed[folder]) for folder in folders])
-    right = np.array(
-        [
-            classes[class_id] in allowed[folder]
-            for class_id, folder in zip(answers.class_ids, folders, strict=True)
-        ]
-    )
-    by_folder = {}
-    for folder in sorted(allowed):
-        chosen = np.array([name == folder for name in folders])
-        by_folder[folder] = {
+    """Return accuracy before refusal and refusals of photos, in all and by folder.
+
+    A photo is right if its class is any of those that its folder's name stands for.
+    """
+    names = np.array(folders)
+    allowed = {name: classes_of(name, classes, RECIPE.aliases) for name in set(folders)}
+    has_class = np.array([bool(allowed[name]) for name in folders])
+    rows = zip(predictions.class_ids, folders, strict=True)
+    is_right = np.array([classes[class_id] in allowed[name] for class_id, name in rows])
+
+    def measure(chosen: NDArray[np.bool_]) -> dict[str, Any]:
+        return {
             "pictures": int(chosen.sum()),
-            "classes": allowed[folder],
-            "accuracy": float(right[chosen].mean()) if allowed[folder] else None,
-            "refused": float(answers.refused[chosen].mean()),
+            "accuracy": _mean(is_right[chosen & has_class]),
+            "refused": _mean(predictions.is_unknown[chosen]),
         }
-    return {
-        "pictures": int(known.sum()),
-        "accuracy": float(right[known].mean()) if known.any() else None,
-        "refused": float(answers.refused[known].mean()) if known.any() else None,
-        "folders": by_folder,
+
+    by_folder = {
+        name: {"classes": allowed[name]} | measure(names == name)
+        for name in sorted(allowed)
     }
+    return measure(has_class) | {"folders": by_folder}
+
+
+def _mean(values: NDArray[np.bool_]) -> float | None:
+    return float(values.mean()) if len(values) else None

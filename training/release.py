@@ -27,7 +27,7 @@ from model.network import (
 )
 from training.augment import augment
 from training.data import SPLIT_SEED, VIEWS, Data, Split, fingerprint
-from training.metrics import confuse, recall_precision
+from training.metrics import recall_precision
 
 EVALUATION_BATCH = 250  # fastest: its activations stay in the cache
 CALIBRATION_COPIES = 8  # of each garment set aside, each moved in its own way
@@ -108,7 +108,7 @@ def measure(model: Calibrated, threshold: float, data: Data) -> Facts:
     shares = accuracy_aside(model.network, data)
     logits = evaluate(model.network, data.test.pixels)
     classes, count = logits[:, :-1].argmax(1), len(data.classes)
-    confusion = confuse(data.test.labels.numpy(), classes.numpy(), count)
+    pairs = recall_precision(data.test.labels.numpy(), classes.numpy(), count)
     right = (classes == data.test.labels).double().mean()
     refused = unknown_score(logits) > threshold
     return {
@@ -117,9 +117,7 @@ def measure(model: Calibrated, threshold: float, data: Data) -> Facts:
         **{f"{name}_accuracy": round(share, 4) for name, share in shares.items()},
         "per_class": {
             name: {"recall": round(r, 4), "precision": round(p, 4)}
-            for name, r, p in zip(
-                data.classes, *recall_precision(confusion), strict=True
-            )
+            for name, r, p in zip(data.classes, *pairs, strict=True)
         },
     }
 
