@@ -1,6 +1,6 @@
 """Show, verify or fetch a `model.bin`.
 
-python -m model show                                what a model says of itself
+python -m model show                                name, classes, metrics, ...
 python -m model verify https://example.com/model.bin --sha256 HEX
 python -m model fetch s3://bucket/model.bin -o model.bin
 """
@@ -70,7 +70,7 @@ def format_facts(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
 
 
 def parse_options() -> argparse.Namespace:
-    """Read the command line; without a URI it is about the model of the service."""
+    """Parse the command line; the default URI is that of the service."""
     parser = argparse.ArgumentParser(
         prog="python -m model",
         description=__doc__,
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def title(artifact: Artifact) -> str:
-    """Name a model in a line."""
+    """Return the name and the version of a model."""
     return f"{artifact.facts['name']} {artifact.facts['version']}"
 
 

@@ -35,7 +35,6 @@ BACKOFF_SECONDS = 0.5  # pauses of 0, 1, 2 and 4 seconds, and up to this much mo
 MAX_RETRY_AFTER_SECONDS = 20  # four of them are within the deadline
 RETRIED = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}  # and all 5xx
 MAX_BYTES = 512 * 1024**2
-BLOCK_BYTES = 8 * 1024**2  # that fsspec requests at a time
 CHUNK_BYTES = 64 * 1024  # that are read at a time
 POLL_SECONDS = 0.1
 MAX_CHARACTERS = 200  # of another package's error message
@@ -53,13 +52,13 @@ class UnchangedError(Exception):
 
 
 class _TransientError(Exception):
-    """A failure that may pass; `response` may have a Retry-After."""
+    """A failure that may pass; the `response` may have a Retry-After header."""
 
     response: "urllib3.BaseHTTPResponse | None" = None
 
 
 class _Buffer(io.BytesIO):
-    """The bytes that have arrived of a file; `size` is that of the file if known."""
+    """The bytes of a file that have arrived; `size` is the file's, if it is known."""
 
     size: int | None = None
 
@@ -154,8 +153,8 @@ def _download_in_thread(
 ) -> str | None:
     """Download a file within the deadline. Return its tag.
 
-    A thread can be abandoned, whatever it waits for; a timeout of a socket does not end
-    when a store sends a byte now and then.
+    A thread can be abandoned, whatever it waits for. A timeout of a socket would not
+    stop a store that sends a byte now and then.
     """
     future: concurrent.futures.Future[str | None] = concurrent.futures.Future()
 
@@ -168,7 +167,7 @@ def _download_in_thread(
     threading.Thread(target=run, daemon=True).start()
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not future.done() and time.monotonic() < deadline:
-        concurrent.futures.wait([future], POLL_SECONDS)  # Windows has no Ctrl-C in it
+        concurrent.futures.wait([future], POLL_SECONDS)  # Ctrl-C waits for it
         if progress:
             progress(buffer.tell(), buffer.size)
     if not future.done():
@@ -257,7 +256,7 @@ def _download_by_fsspec(uri: str, known_tag: str | None, buffer: _Buffer) -> str
     import socket  # noqa: PLC0415
 
     lost = ConnectionError, TimeoutError, EOFError, socket.gaierror, ftplib.error_temp
-    # else gcsfs asks for the kind of a bucket, which takes more rights
+    # gcsfs would request the type of the bucket, which needs another permission
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
         system, path = _open_system(uri)
@@ -267,10 +266,10 @@ def _download_by_fsspec(uri: str, known_tag: str | None, buffer: _Buffer) -> str
         if tag == known_tag:
             raise UnchangedError
         buffer.begin(info["size"])
-        if system.protocol == "ftp":  # where blocks are transfers that are cut off
+        if system.protocol == "ftp":  # would open one transfer for each block
             system.get_file(path, buffer)
         else:
-            with system.open(path, "rb", block_size=BLOCK_BYTES) as file:
+            with system.open(path) as file:
                 while chunk := file.read(CHUNK_BYTES):
                     buffer.write(chunk)
     except ImportError as error:
