@@ -36,10 +36,7 @@ TOOLS = {"cat", "cp", "docker", "eb", "git", "gunicorn", "kill", "kubectl", "pip
 TOOLS |= {"pipenv", "pipx", "pre-commit", "pytest", "python", "schemathesis"}
 TOOLS |= {"seldon-core-tester", "waitress-serve", ".ci/image", "curl"}
 OURS = r"bench|deploy|docs|model|report|service|static|synthetic|tests|training"
-NOT_FILES = {
-    "service/fashion",
-    ".ebextensions/tls.config",
-}  # of Kubernetes; the reader's
+NOT_FILES = {"service/fashion", ".ebextensions/tls.config"}
 HOST = "localhost:9696"
 
 
@@ -83,15 +80,12 @@ def name_of(command: Command) -> str:
     return f"{command.page}: {command.line.split('  ')[0][:60]}"
 
 
-def test_the_first_commands_stand_in_the_first_lines() -> None:
+def test_the_readme_is_short_and_begins_with_the_commands() -> None:
     top = "\n".join(README.splitlines()[:30])
     serve = "pip install pipenv && pipenv sync && pipenv run serve"
     test = "pip install pipenv && pipenv sync --dev && pipenv run test"
     assert 0 < top.find(serve) < top.find("/predict") < top.find(test)
     assert "pipx install pipenv" in README
-
-
-def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 160
 
 
