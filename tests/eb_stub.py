@@ -1,9 +1,9 @@
-"""AWS as `eb` sees it: the two dozen calls that it makes, answered on loopback.
+"""A stub of AWS for `eb`: the two dozen calls that it makes, answered on loopback.
 
     python tests/eb_stub.py DIR     unpack into DIR the bundle that `eb create` uploads
 
-It keeps what was sent and refuses what it does not know; moto lacks half of it. The
-`eb` is the one that EB names, or the one on the path.
+It records each call and refuses unknown ones; moto lacks half of them. The variable EB
+is the path of `eb`; without it, the one on the path is used.
 """
 
 import io
@@ -32,11 +32,11 @@ Answer = dict[str, "Answer"] | list["Answer"] | str
 
 
 class RefusedError(Exception):
-    """A call that AWS would refuse, and its words."""
+    """A call that AWS would refuse, with its message."""
 
 
 class Aws:
-    """An account in one region, empty at first."""
+    """An account in one region, initially empty."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Parameters]] = []  # in the order made
@@ -44,18 +44,18 @@ class Aws:
         self.applications: set[str] = set()
         self.versions: dict[str, str] = {}  # label: key of the bundle
         self.environments: dict[str, str] = {}  # name: label of the version
-        self.events: dict[str, str] = {}  # number of the request: how it ended
+        self.events: dict[str, str] = {}  # number of the request: its result
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler(self))
 
     def eb(self, folder: Path, *arguments: str) -> str:
         """Run `eb` in a folder against this account and nothing else."""
         environment = {
             "PATH": os.environ["PATH"],
-            "HOME": str(folder.parent),  # nobody's credentials, nobody's settings
+            "HOME": str(folder.parent),  # without credentials and settings of the user
             "AWS_ACCESS_KEY_ID": "nobody",
             "AWS_SECRET_ACCESS_KEY": "nothing",
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.server.server_address[1]}",
-            "HTTPS_PROXY": "http://127.0.0.1:9",  # it asks for a newer self: a dead end
+            "HTTPS_PROXY": "http://127.0.0.1:9",  # no check for a newer eb
         }
         done = subprocess.run(
             [os.environ.get("EB", "eb"), *arguments],
@@ -76,14 +76,14 @@ class Aws:
         return zipfile.ZipFile(io.BytesIO([*self.objects.values()][-1]))
 
     def answer(self, action: str, sent: Parameters) -> Answer:
-        """Note a call and answer it. Raises `RefusedError`."""
+        """Record a call and answer it. Raises `RefusedError`."""
         self.calls.append((action, sent))
         if action not in ANSWERS:
-            raise RefusedError(f"the stub knows no {action}")
+            raise RefusedError(f"the stub does not know {action}")
         return ANSWERS[action](self, sent)
 
     def end(self, message: str) -> None:
-        """Say how the present request ended, for `DescribeEvents`."""
+        """Record the result of the current request, for `DescribeEvents`."""
         self.events[str(len(self.calls))] = message
 
 
@@ -105,7 +105,7 @@ def create_application(aws: Aws, sent: Parameters) -> Answer:
 
 
 def create_version(aws: Aws, sent: Parameters) -> Answer:
-    """Take a bundle that is there for an application that is there."""
+    """Register a bundle; both it and its application must exist."""
     if sent["ApplicationName"] not in aws.applications:
         name = sent["ApplicationName"]
         raise RefusedError(f"No Application named '{name}' found.")
@@ -123,7 +123,7 @@ def create_environment(aws: Aws, sent: Parameters) -> Answer:
 
 
 def update_environment(aws: Aws, sent: Parameters) -> Answer:
-    """Take another version, or settings."""
+    """Change the version or the settings."""
     found = describe(aws, sent["EnvironmentName"])
     if "VersionLabel" in sent:
         put_version(aws, sent)
@@ -151,7 +151,7 @@ def list_environments(aws: Aws, sent: Parameters) -> Answer:
 
 
 def describe(aws: Aws, name: str) -> dict[str, Answer]:
-    """Tell what there is to know of an environment."""
+    """Return the description of an environment."""
     if name not in aws.environments:
         raise RefusedError(f"No Environment found for EnvironmentName = '{name}'.")
     arn = f"arn:aws:elasticbeanstalk:{REGION}:123456789012:environment/fashion/{name}"
@@ -180,16 +180,16 @@ def list_settings(aws: Aws, sent: Parameters) -> Answer:
 
 
 def list_events(aws: Aws, sent: Parameters) -> Answer:
-    """Tell how a request ended, at once: nobody is to wait."""
+    """Return the result of a request, without delay."""
     message = aws.events[sent["RequestId"]]
     return {"Events": [{"EventDate": TIME, "Message": message, "Severity": "INFO"}]}
 
 
 def list_branches(aws: Aws, sent: Parameters) -> Answer:
-    """Know one branch, by its full name alone."""
+    """Return the only branch, if its full name is given."""
     branch: Answer = {"BranchName": BRANCH, "LifecycleState": "Supported"}
-    is_asked_for = sent["Filters.member.1.Values.member.1"] == BRANCH
-    return {"PlatformBranchSummaryList": [branch] if is_asked_for else []}
+    is_requested = sent["Filters.member.1.Values.member.1"] == BRANCH
+    return {"PlatformBranchSummaryList": [branch] if is_requested else []}
 
 
 PLATFORM: dict[str, Answer] = {
@@ -225,7 +225,7 @@ ANSWERS: dict[str, Callable[[Aws, Parameters], Answer]] = {
 
 
 def to_xml(answer: Answer) -> str:
-    """Write an answer as AWS's query protocol does."""
+    """Return an answer in XML, as AWS's query protocol has it."""
     if isinstance(answer, dict):
         return "".join(f"<{key}>{to_xml(one)}</{key}>" for key, one in answer.items())
     if isinstance(answer, list):
@@ -234,7 +234,7 @@ def to_xml(answer: Answer) -> str:
 
 
 def handler(aws: Aws) -> type[BaseHTTPRequestHandler]:
-    """Make the class that speaks HTTP for an account."""
+    """Return the class that handles HTTP requests to an account."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -254,14 +254,14 @@ def handler(aws: Aws) -> type[BaseHTTPRequestHandler]:
             self.reply(200, {f"{action}Response": parts})
 
         def do_PUT(self) -> None:
-            """S3: keep an object."""
+            """S3: store an object."""
             key = urlsplit(self.path).path.removeprefix(f"/{BUCKET}/")
             aws.objects[key] = self.body()
             aws.calls.append(("PutObject", {"Key": key}))
             self.reply(200, "")
 
         def do_GET(self) -> None:
-            """S3: list the objects; there is none by that name yet."""
+            """S3: list objects; there is none of that name yet."""
             (prefix,) = parse_qs(urlsplit(self.path).query)["prefix"]
             aws.calls.append(("ListObjects", {"Prefix": prefix}))
             self.reply(200, {"ListBucketResult": ""})
@@ -277,17 +277,17 @@ def handler(aws: Aws) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(data)
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
-            """Print nothing: `calls` has it."""
+            """Print nothing; `calls` has all requests."""
 
     return Handler
 
 
 def snapshot(folder: Path) -> Path:
-    """Clone the project into a folder, with what is not committed yet committed."""
+    """Clone the project into a folder and commit uncommitted changes there."""
     clone = folder / "fashion"
     git("clone", "--quiet", "--no-checkout", str(ROOT), str(clone))
-    there = [f"--git-dir={clone / '.git'}", f"--work-tree={ROOT}"]
-    git(*there, "add", "--all")
+    paths = [f"--git-dir={clone / '.git'}", f"--work-tree={ROOT}"]
+    git(*paths, "add", "--all")
     author = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
     commit = [
         "commit",
@@ -296,7 +296,7 @@ def snapshot(folder: Path) -> Path:
         "--no-gpg-sign",
         "--message=as it is",
     ]
-    git(*there, *author, *commit)
+    git(*paths, *author, *commit)
     git("-C", str(clone), "checkout", "--quiet", "--force", "-B", "main")
     return clone
 

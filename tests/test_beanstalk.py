@@ -1,4 +1,4 @@
-"""The way to AWS Elastic Beanstalk, as far as it goes without AWS."""
+"""The configuration for AWS Elastic Beanstalk, tested without AWS."""
 
 import os
 import re
@@ -28,7 +28,7 @@ PAGE = (ROOT / "docs" / "beanstalk.md").read_text()
 COMMANDS = re.findall(r"^eb (.+)", PAGE, re.MULTILINE)
 LEFT_OUT = [".ci", ".elasticbeanstalk", ".git/", "bench", "deploy", "docs", "report"]
 LEFT_OUT += ["tests"]
-UPSTREAM_IDLE_SECONDS = 60  # nginx's own, for connections to the container
+UPSTREAM_IDLE_SECONDS = 60  # nginx's default, for connections to the container
 
 Option = tuple[str, str]  # namespace and name
 
@@ -73,7 +73,7 @@ def tls() -> str:
 
 
 @pytest.mark.parametrize(("option", "value"), SET + read_options(tls()))
-def test_every_option_is_known_and_its_value_may_be(option: Option, value: Any) -> None:
+def test_every_option_exists_and_its_value_is_valid(option: Option, value: Any) -> None:
     known = load((ROOT / "tests" / "eb_options.yml").read_text())
     allowed = known[option[0]][option[1]]
     if isinstance(allowed, list):
@@ -87,7 +87,7 @@ def test_no_option_is_set_twice() -> None:
     assert len(SET) == len(OPTIONS)
 
 
-def test_what_was_asked_for_is_set() -> None:
+def test_the_options_that_matter_are_set() -> None:
     assert OPTIONS[PROCESS, "HealthCheckPath"] == "/ping"
     assert OPTIONS["aws:autoscaling:trigger", "MeasureName"] == "CPUUtilization"
     policy = OPTIONS["aws:elasticbeanstalk:command", "DeploymentPolicy"]
@@ -101,8 +101,8 @@ def test_what_was_asked_for_is_set() -> None:
 class Step(NamedTuple):
     """One `eb` command of the page."""
 
-    calls: list[tuple[str, Parameters]]  # that it made to AWS
-    changes: str  # that `git status` saw after it
+    calls: list[tuple[str, Parameters]]  # to AWS
+    changes: str  # that `git status` reports after it
 
 
 class Journey(NamedTuple):
@@ -110,7 +110,7 @@ class Journey(NamedTuple):
 
     steps: dict[str, Step]
     bundle: zipfile.ZipFile  # the last one uploaded
-    config: str  # what `eb` keeps for itself, at the end
+    config: str  # of `eb`, at the end
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Journey:
 
 
 def sent(step: Step, action: str) -> Parameters:
-    """What a step sent with an action."""
+    """Return the parameters that a step sent with an action."""
     assert action in dict(step.calls), step.calls
     return dict(step.calls)[action]
 
@@ -147,17 +147,17 @@ def options_sent(parameters: Parameters) -> dict[Option, str]:
     }
 
 
-def test_eb_create_makes_what_the_page_describes(journey: Journey) -> None:
-    made = sent(journey.steps["create"], "CreateEnvironment")
-    assert made["ApplicationName"] == "fashion"
-    assert "Docker running on 64bit Amazon Linux 2023" in made["PlatformArn"]
-    assert options_sent(made)[VARIABLES, "FLASK_API_KEY"] == "KEY"
+def test_eb_create_creates_the_environment_of_the_page(journey: Journey) -> None:
+    created = sent(journey.steps["create"], "CreateEnvironment")
+    assert created["ApplicationName"] == "fashion"
+    assert "Docker running on 64bit Amazon Linux 2023" in created["PlatformArn"]
+    assert options_sent(created)[VARIABLES, "FLASK_API_KEY"] == "KEY"
 
 
 def test_eb_create_overrides_nothing_that_is_set(journey: Journey) -> None:
-    made = options_sent(sent(journey.steps["create"], "CreateEnvironment"))
-    assert len(made) > 5
-    assert not made.keys() & OPTIONS.keys()
+    created = options_sent(sent(journey.steps["create"], "CreateEnvironment"))
+    assert len(created) > 5
+    assert not created.keys() & OPTIONS.keys()
 
 
 def test_eb_deploy_sends_another_version(journey: Journey) -> None:
@@ -174,17 +174,17 @@ def test_eb_setenv_sets_two_keys(journey: Journey) -> None:
     assert options_sent(changed) == {(VARIABLES, "FLASK_API_KEY"): "NEW,OLD"}
 
 
-def test_eb_terminate_asks_for_the_end(journey: Journey) -> None:
+def test_eb_terminate_deletes_the_environment(journey: Journey) -> None:
     ended = sent(journey.steps["terminate"], "TerminateEnvironment")
     assert ended["EnvironmentName"] == "fashion-prod"
 
 
-def test_eb_leaves_the_checkout_as_it_was(journey: Journey) -> None:
+def test_eb_does_not_change_the_checkout(journey: Journey) -> None:
     for command in ("create", "status", "deploy", "setenv"):
         assert journey.steps[command].changes == ""
 
 
-def test_eb_init_changes_the_region_alone(journey: Journey) -> None:
+def test_eb_init_changes_only_the_region(journey: Journey) -> None:
     assert COMMANDS[-1].startswith("init")
     before = load((ROOT / ".elasticbeanstalk" / "config.yml").read_text())["global"]
     after = load(journey.config)["global"]
@@ -192,34 +192,34 @@ def test_eb_init_changes_the_region_alone(journey: Journey) -> None:
     assert journey.steps["init"].changes == " M .elasticbeanstalk/config.yml\n"
 
 
-def test_the_bundle_holds_the_service_and_little_else(journey: Journey) -> None:
+def test_the_bundle_has_the_service_and_no_tests(journey: Journey) -> None:
     names = journey.bundle.namelist()
     assert {"model.bin", ".platform/nginx/conf.d/limits.conf"} <= set(names)
     assert {path.relative_to(ROOT).as_posix() for path in EXTENSIONS} <= set(names)
     assert not [name for name in names if name.startswith(tuple(LEFT_OUT))]
-    # either would take the place of the Dockerfile
+    # either would be used instead of the Dockerfile
     assert not {"docker-compose.yml", "Dockerrun.aws.json"} & set(names)
     size = sum(one.compress_size for one in journey.bundle.infolist())
     assert size < 5_000_000  # of 500 MB
 
 
-def test_the_bundle_holds_what_the_image_is_made_of(journey: Journey) -> None:
+def test_the_bundle_has_all_files_of_the_image(journey: Journey) -> None:
     held = {name.removesuffix("/") for name in journey.bundle.namelist()}
     lines = (ROOT / ".dockerignore").read_text().splitlines()
-    let_in = {line[1:] for line in lines if line.startswith("!")}
-    assert {"Dockerfile", ".dockerignore"} | let_in <= held
+    included = {line[1:] for line in lines if line.startswith("!")}
+    assert {"Dockerfile", ".dockerignore"} | included <= held
 
 
 def test_the_image_is_built_from_the_bundle(journey: Journey, tmp_path: Path) -> None:
     if os.environ.get("FASHION_IMAGE") != "1":
         pytest.skip("FASHION_IMAGE is not 1: an image takes minutes, root and Debian")
     journey.bundle.extractall(tmp_path)
-    (tmp_path / ".ci").mkdir()  # the script builds where it lies
+    (tmp_path / ".ci").mkdir()  # the script builds the folder above its own
     script = shutil.copy(ROOT / ".ci" / "image", tmp_path / ".ci")
     subprocess.run([script, "build"], cwd=tmp_path, check=True, timeout=1200)
 
 
-# As on an instance of the platform "Docker running on 64bit Amazon Linux 2023", but for
+# As on the platform "Docker running on 64bit Amazon Linux 2023", except for
 # paths, ports and the log that enhanced health reads.
 PLATFORM = """
 user root;
@@ -266,8 +266,8 @@ http {
 
 
 @contextmanager
-def proxy(folder: Path, backend: str, *, hurry: bool = False) -> Iterator[str]:
-    """Run the platform's nginx with our files; in a hurry all their waits are 1 s."""
+def proxy(folder: Path, backend: str, *, short_timeouts: bool = False) -> Iterator[str]:
+    """Run the platform's nginx with our files; short timeouts are 1 s."""
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if not program:
         pytest.skip("there is no nginx")
@@ -275,7 +275,7 @@ def proxy(folder: Path, backend: str, *, hurry: bool = False) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shutil.copytree(NGINX, folder, dirs_exist_ok=True)
-    if hurry:
+    if short_timeouts:
         limits = folder / "conf.d" / "limits.conf"
         limits.write_text(re.sub(r"\d+s;", "1s;", limits.read_text()))
     text = PLATFORM.replace("BACKEND", backend).replace("PORT", str(port))
@@ -302,7 +302,7 @@ def wait_for_port(port: int) -> None:
 def front(
     gunicorn: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, str]]:
-    """The service behind nginx and by itself."""
+    """Return the URLs of the service behind nginx and without it."""
     backend = gunicorn.url.removeprefix("http://")
     with proxy(tmp_path_factory.mktemp("nginx"), backend) as url:
         yield url, gunicorn.url
@@ -315,51 +315,53 @@ def test_the_service_answers_through_nginx(front: tuple[str, str], boot: bytes) 
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
-def test_nginx_refuses_what_the_service_would(
+def test_nginx_refuses_the_same_bodies_as_the_service(
     front: tuple[str, str], is_chunked: bool
 ) -> None:
-    """Both take a body up to the same byte, and refuse more in the same words."""
+    """Both accept a body up to the same byte, and refuse more with the same answer."""
     limit = settings.read().max_content_length
     for size, status in [(limit, 415), (limit + 1, 413)]:
         body: Any = iter([bytes(size)]) if is_chunked else bytes(size)
         answer = requests.post(f"{front[0]}/predict", data=body, timeout=10)
         assert answer.status_code == status
-    by_itself = requests.post(f"{front[1]}/predict", data=bytes(size), timeout=10)
-    assert "X-Request-ID" not in answer.headers  # the service did not hear of it
-    assert answer.text == by_itself.text
-    assert answer.headers["Content-Type"] == by_itself.headers["Content-Type"]
+    direct = requests.post(f"{front[1]}/predict", data=bytes(size), timeout=10)
+    assert "X-Request-ID" not in answer.headers  # the service did not get it
+    assert answer.text == direct.text
+    assert answer.headers["Content-Type"] == direct.headers["Content-Type"]
 
 
 @pytest.mark.parametrize("part", [b"", b"Host: x\r\nContent-Length: 9\r\n\r\nshort"])
-def test_nginx_hangs_up_on_silent_clients(tmp_path: Path, part: bytes) -> None:
-    with proxy(tmp_path, "127.0.0.1:9", hurry=True) as url:
+def test_nginx_closes_connections_of_silent_clients(
+    tmp_path: Path, part: bytes
+) -> None:
+    with proxy(tmp_path, "127.0.0.1:9", short_timeouts=True) as url:
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=5) as client:
             client.sendall(b"POST /predict HTTP/1.1\r\n" + part)
             assert client.recv(1000) == b""
 
 
-def test_nginx_gives_up_on_a_silent_service(tmp_path: Path) -> None:
+def test_nginx_answers_504_for_a_silent_service(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         backend = f"127.0.0.1:{silent.getsockname()[1]}"
-        with proxy(tmp_path, backend, hurry=True) as url:
+        with proxy(tmp_path, backend, short_timeouts=True) as url:
             assert requests.get(f"{url}/ping", timeout=5).status_code == 504
 
 
 def seconds(directive: str) -> int:
-    """What nginx is told to wait."""
+    """Return the seconds that nginx waits."""
     text = (NGINX / "conf.d" / "limits.conf").read_text()
     (found,) = re.findall(rf"^{directive} (\d+)s;$", text, re.MULTILINE)
     return int(found)
 
 
-def test_every_wait_is_longer_than_the_one_it_waits_for() -> None:
+def test_timeouts_grow_from_the_service_to_the_load_balancer() -> None:
     command = [sys.executable, "-m", "gunicorn", "--print-config", "predict:app"]
     printed = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     gunicorn = dict(re.findall(r"^(\w+) += (\d+)$", printed, re.MULTILINE))
-    slowest = int(gunicorn["timeout"])  # a worker that is silent for longer is replaced
+    slowest = int(gunicorn["timeout"])  # a worker that blocks for longer is replaced
     balancer = OPTIONS["aws:elbv2:loadbalancer", "IdleTimeout"]
     assert slowest < seconds("proxy_read_timeout") < balancer
     assert balancer < seconds("client_header_timeout")

@@ -1,9 +1,9 @@
-"""The container, built and run for real: what it holds, how it starts, serves and ends.
+"""The image, built and run: its files, start, answers and stop.
 
     .ci/image build
     FASHION_IMAGE=1 pytest --log-cli-level INFO tests/test_container.py
 
-Without the first, which needs root and Debian, only what goes into it is tested.
+The first needs root and Debian. Without it only .dockerignore is tested.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ BESIDES = {"model.bin", "static", "templates"}
 FOR_THE_BUILD = {"Pipfile", "Pipfile.lock"}
 
 MAX_MEGABYTES = 300  # above the base
-STARTS = 3  # of which the quickest counts: what else a machine does only delays them
+STARTS = 3  # of which the fastest counts: other processes only delay them
 MAX_START_SECONDS = 3  # to the first answer
 GRACE_SECONDS = 10  # that Docker waits between SIGTERM and SIGKILL
 MIN_ACCURACY = 0.88  # on the hundred labelled pictures
@@ -65,7 +65,7 @@ def served() -> set[str]:
 
 @pytest.fixture(scope="module")
 def config() -> dict[str, Any]:
-    """The configuration of the image, if one was built to be tested."""
+    """Return the configuration of the image; skip if there is none to test."""
     if "FASHION_IMAGE" not in os.environ:
         pytest.skip("FASHION_IMAGE is not set: no image is tested")
     done = subprocess.run([IMAGE, "inspect"], capture_output=True, check=True)
@@ -77,7 +77,7 @@ def config() -> dict[str, Any]:
 def container(
     config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A container with a model fetched from a store, and its SHA-256 checked."""
+    """Run a container with a model at a URI, and its SHA-256."""
     folder = tmp_path_factory.mktemp("store")
     shipped = artifact.read(str(ROOT / "model.bin"))
     renamed = shipped._replace(facts=shipped.facts | {"name": "stored"})
@@ -119,12 +119,12 @@ def options(**environment: str) -> list[str]:
 
 
 def sh(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell command in a container of its own, on the same network."""
+    """Run a shell command in another container, on the same network."""
     command_line = [IMAGE, "sh", *options(**environment), command]
     return subprocess.run(command_line, capture_output=True, text=True, check=False)
 
 
-def test_the_first_answer_comes_soon(
+def test_the_first_answer_comes_within_seconds(
     config: dict[str, Any], tmp_path: Path, boot: bytes
 ) -> None:
     seconds = []
@@ -133,11 +133,11 @@ def test_the_first_answer_comes_soon(
         with run(tmp_path / "log") as server:
             requests.post(f"{server.url}/predict", data=boot, timeout=5)
             seconds.append(time.perf_counter() - started)
-    logging.info("the first answer after %.2f s", min(seconds))
+    logging.info("first answer after %.2f s", min(seconds))
     assert min(seconds) < MAX_START_SECONDS
 
 
-def test_the_model_of_the_store_serves(container: Server) -> None:
+def test_the_model_at_the_uri_is_served(container: Server) -> None:
     about = requests.get(f"{container.url}/v2/models/stored", timeout=5)
     assert about.json()["name"] == "stored"
 
@@ -182,7 +182,7 @@ def test_every_format_is_read(container: Server, encode: Encode, name: str) -> N
     assert answer.json()["class"] == "T-shirt/top"
 
 
-def test_the_labelled_pictures_get_their_class_and_soon(
+def test_accuracy_and_latency_on_labelled_pictures(
     container: Server, samples: Samples, encode: Encode
 ) -> None:
     right, seconds = 0, []
@@ -199,7 +199,7 @@ def test_the_labelled_pictures_get_their_class_and_soon(
     assert median < MAX_MEDIAN_SECONDS
 
 
-def test_every_shipped_picture_gets_its_class(
+def test_every_sample_picture_gets_its_class(
     container: Server, pictures: dict[str, bytes]
 ) -> None:
     for name, picture in pictures.items():
@@ -208,14 +208,16 @@ def test_every_shipped_picture_gets_its_class(
         assert re.sub(r"\W", "-", label).lower() == name
 
 
-def test_its_health_is_told(config: dict[str, Any], container: Server) -> None:
+def test_the_health_check_reports_a_stopped_service(
+    config: dict[str, Any], container: Server
+) -> None:
     kind, *command = config["Healthcheck"]["Test"]
     assert kind == "CMD"
     assert sh(shlex.join(command), PORT=port_of(container)).returncode == 0
     assert sh(shlex.join(command), PORT=str(free_port())).returncode == 1
 
 
-def test_a_sender_that_stalls_does_not_delay_its_end(
+def test_a_stalled_client_does_not_delay_the_stop(
     config: dict[str, Any], tmp_path: Path
 ) -> None:
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
@@ -228,14 +230,18 @@ def test_a_sender_that_stalls_does_not_delay_its_end(
             assert server.process.wait(GRACE_SECONDS) == 0
 
 
-def test_it_is_not_root_and_can_write_nothing_but_tmp(config: dict[str, Any]) -> None:
-    # Kubernetes tells by the number alone that it is not root
+def test_the_service_is_not_root_and_can_write_to_tmp_only(
+    config: dict[str, Any],
+) -> None:
+    # Kubernetes needs a number to know that it is not root
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", config["User"])
     assert sh("id -u; id -g").stdout.split() == config["User"].split(":")
     assert sh("find / -xdev -writable -not -type l").stdout == "/tmp\n"  # noqa: S108
 
 
-def test_it_holds_nothing_that_serving_does_without(config: dict[str, Any]) -> None:
+def test_the_image_has_no_files_that_serving_does_not_need(
+    config: dict[str, Any],
+) -> None:
     assert set(sh("ls").stdout.split()) == served() | {"__pycache__"}
     assert sh("ls /opt").stdout == "venv\n"
     packages = sh("ls -d /opt/venv/lib/python3*/site-packages/*").stdout
@@ -245,7 +251,7 @@ def test_it_holds_nothing_that_serving_does_without(config: dict[str, Any]) -> N
     assert sh("command -v gcc make pipenv pytest").stdout == ""
 
 
-def test_it_is_small(config: dict[str, Any]) -> None:
+def test_the_image_is_small(config: dict[str, Any]) -> None:
     done = subprocess.run([IMAGE, "size"], capture_output=True, text=True, check=True)
     base, image = (float(size) for size in re.findall(r"([\d.]+) MB", done.stdout))
     logging.info("%.0f MB above the base", image - base)

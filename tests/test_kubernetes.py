@@ -1,4 +1,4 @@
-"""The manifests as Kustomize renders them: valid, safe, and true to the service."""
+"""The manifests, rendered by Kustomize: valid, safe, and true of the service."""
 
 import json
 import shlex
@@ -50,7 +50,7 @@ def render(folder: Path) -> dict[str, Json]:
     done = subprocess.run(
         [kubectl, "kustomize", folder], capture_output=True, check=False
     )
-    assert (done.returncode, done.stderr.decode()) == (0, "")  # nor a warning
+    assert (done.returncode, done.stderr.decode()) == (0, "")  # and no warning
     objects = list(yaml.safe_load_all(done.stdout))
     by_kind = {each["kind"]: each for each in objects}
     assert len(by_kind) == len(objects)
@@ -69,7 +69,7 @@ def canary() -> dict[str, Json]:
 
 @pytest.fixture(params=["stable", "canary"])
 def pod(request: pytest.FixtureRequest) -> Json:
-    """The pod template of each Deployment in turn."""
+    """Return the pod template of each Deployment in turn."""
     deployment = request.getfixturevalue(request.param)["Deployment"]
     return dict(deployment["spec"]["template"])
 
@@ -82,24 +82,24 @@ def container(pod: Json) -> Json:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("track", ["stable", "canary"])
-def test_the_published_schemas_hold(
+def test_the_manifests_match_the_published_schemas(
     request: pytest.FixtureRequest, track: str, version: str
 ) -> None:
     for each in request.getfixturevalue(track).values():
         kubernetes_validate.validate(each, version, strict=True)
 
 
-def test_the_published_schemas_find_a_slip(stable: dict[str, Json]) -> None:
+def test_the_published_schemas_find_a_mistake(stable: dict[str, Json]) -> None:
     service = stable["Service"]
-    slip = service | {"spec": service["spec"] | {"selectors": {}}}
+    mistake = service | {"spec": service["spec"] | {"selectors": {}}}
     with pytest.raises(kubernetes_validate.ValidationError, match="selectors"):
-        kubernetes_validate.validate(slip, VERSIONS[-1], strict=True)
+        kubernetes_validate.validate(mistake, VERSIONS[-1], strict=True)
 
 
-def test_pods_keep_to_the_restricted_standard(pod: Json, container: Json) -> None:
+def test_pods_meet_the_restricted_standard(pod: Json, container: Json) -> None:
     """https://kubernetes.io/docs/concepts/security/pod-security-standards, v1.34.
 
-    A little stricter: what the standard allows within bounds is not used at all.
+    A little stricter: fields that the standard allows with conditions are not used.
     """
     spec = pod["spec"]
     assert not NEVER & set(keys(spec))
@@ -109,7 +109,7 @@ def test_pods_keep_to_the_restricted_standard(pod: Json, container: Json) -> Non
     assert context["runAsNonRoot"] is True
     assert context["runAsUser"] > 0
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert container["securityContext"] == {  # and nothing that undoes the above
+    assert container["securityContext"] == {  # and nothing that overrides the above
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
         "readOnlyRootFilesystem": True,
@@ -118,7 +118,7 @@ def test_pods_keep_to_the_restricted_standard(pod: Json, container: Json) -> Non
 
 
 def keys(node: Any) -> Iterator[str]:
-    """Give every key of an object, at any depth."""
+    """Yield every key of an object, at any depth."""
     if isinstance(node, dict):
         yield from node
         node = list(node.values())
@@ -128,15 +128,15 @@ def keys(node: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
-def test_probes_ask_a_route_that_needs_no_key(container: Json, probe: str) -> None:
-    asked = container[probe]["httpGet"]
+def test_probes_request_a_route_that_needs_no_key(container: Json, probe: str) -> None:
+    request = container[probe]["httpGet"]
     urls = predict.app.url_map.bind("")
-    assert urls.match(asked["path"])[0] in predict.OPEN_ENDPOINTS
-    assert asked["path"].startswith("/v2/health/")
-    assert asked["port"] in {port["name"] for port in container["ports"]}
+    assert urls.match(request["path"])[0] in predict.OPEN_ENDPOINTS
+    assert request["path"].startswith("/v2/health/")
+    assert request["port"] in {port["name"] for port in container["ports"]}
 
 
-def test_the_port_is_the_service_s_own(
+def test_the_port_is_the_port_of_the_service(
     stable: dict[str, Json], pod: Json, container: Json
 ) -> None:
     (port,) = container["ports"]
@@ -147,7 +147,7 @@ def test_the_port_is_the_service_s_own(
     assert stable["Service"]["spec"]["ports"][0]["targetPort"] == port["name"]
 
 
-def test_every_variable_is_a_setting_with_a_good_value(
+def test_every_variable_is_a_setting_with_a_valid_value(
     monkeypatch: pytest.MonkeyPatch, container: Json
 ) -> None:
     for variable in container["env"]:
@@ -162,45 +162,49 @@ def test_every_variable_is_a_setting_with_a_good_value(
     settings.read()
 
 
-def test_a_pod_has_the_time_to_finish(pod: Json, container: Json) -> None:
-    asleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+def test_a_pod_has_time_to_finish_requests(pod: Json, container: Json) -> None:
+    delay = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     arguments = shlex.split(variables(container)["GUNICORN_CMD_ARGS"])
     finishing = Config().parser().parse_args(arguments).graceful_timeout
-    assert asleep + finishing < pod["spec"]["terminationGracePeriodSeconds"]
+    assert delay + finishing < pod["spec"]["terminationGracePeriodSeconds"]
 
 
 def variables(container: Json) -> dict[str, str]:
-    """Return the variables whose values stand in the manifest."""
+    """Return the variables whose values are in the manifest."""
     return {v["name"]: v["value"] for v in container["env"] if "value" in v}
 
 
-def test_an_update_takes_no_pod_away_before_another_is_ready(
+def test_an_update_removes_no_pod_before_another_is_ready(
     stable: dict[str, Json],
 ) -> None:
     spec = stable["Deployment"]["spec"]
     update = spec["strategy"]["rollingUpdate"]
     assert (update["maxUnavailable"], update["maxSurge"]) == (0, 1)
     (container,) = spec["template"]["spec"]["containers"]
-    asleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert spec["minReadySeconds"] >= asleep > 0
+    delay = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert spec["minReadySeconds"] >= delay > 0
 
 
-def test_the_autoscaler_alone_counts_the_stable_pods(stable: dict[str, Json]) -> None:
+def test_only_the_autoscaler_sets_the_number_of_stable_pods(
+    stable: dict[str, Json],
+) -> None:
     assert "replicas" not in stable["Deployment"]["spec"]
     spec = stable["HorizontalPodAutoscaler"]["spec"]
     target, deployment = spec["scaleTargetRef"], stable["Deployment"]
     assert target["name"] == deployment["metadata"]["name"]
     assert (target["kind"], target["apiVersion"]) == ("Deployment", "apps/v1")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    for metric in spec["metrics"]:  # a share of nothing cannot be counted
+    for metric in spec["metrics"]:  # a percentage needs a request
         assert metric["resource"]["name"] in container["resources"]["requests"]
 
 
-def test_who_selects_whom(stable: dict[str, Json], canary: dict[str, Json]) -> None:
-    """The Service has both versions; their Deployments do not fight over pods."""
+def test_selectors_match_the_right_pods(
+    stable: dict[str, Json], canary: dict[str, Json]
+) -> None:
+    """The Service selects both versions, each Deployment its own pods only."""
     both = [labels(stable), labels(canary)]
     budget = stable["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"]
-    chosen = {
+    selectors = {
         "service": stable["Service"]["spec"]["selector"],
         "stable": stable["Deployment"]["spec"]["selector"]["matchLabels"],
         "canary": canary["Deployment"]["spec"]["selector"]["matchLabels"],
@@ -208,7 +212,7 @@ def test_who_selects_whom(stable: dict[str, Json], canary: dict[str, Json]) -> N
     }
     assert {
         name: [selector.items() <= each.items() for each in both]
-        for name, selector in chosen.items()
+        for name, selector in selectors.items()
     } == {
         "service": [True, True],
         "stable": [True, False],
@@ -227,7 +231,7 @@ def labels(track: dict[str, Json]) -> dict[str, str]:
 def test_the_canary_is_one_more_deployment_with_another_model(
     stable: dict[str, Json], canary: dict[str, Json]
 ) -> None:
-    """And nothing else: to delete it must not take the Service along."""
+    """And nothing else: deleting it must not delete the Service."""
     assert set(canary) == {"Deployment"}
     assert canary["Deployment"]["metadata"]["name"] == "fashion-canary"
     assert canary["Deployment"]["spec"]["replicas"] == 1
@@ -239,7 +243,7 @@ def test_the_canary_is_one_more_deployment_with_another_model(
     assert other | {"env": kept} == ours
 
 
-def test_a_canary_is_promoted_as_in_the_readme(
+def test_a_canary_is_promoted_as_documented(
     tmp_path: Path, canary: dict[str, Json]
 ) -> None:
     deploy = shutil.copytree(DEPLOY, tmp_path / "deploy")
@@ -256,7 +260,7 @@ def test_a_canary_is_promoted_as_in_the_readme(
 
 
 class Connection(HTTPConnection):
-    """What a Service does: a new connection goes to a ready pod, and stays there."""
+    """A connection as a Service makes it: to a random ready pod, where it stays."""
 
     def __init__(self, ready: list[str]) -> None:
         super().__init__("fashion", timeout=10)
@@ -272,7 +276,7 @@ class Connection(HTTPConnection):
 def test_an_update_loses_no_request(
     tmp_path: Path, stable: dict[str, Json], boot: bytes
 ) -> None:
-    """One pod takes over from another, as the manifests have it, without a cluster."""
+    """One pod replaces another, with the manifests' settings, without a cluster."""
     (container,) = stable["Deployment"]["spec"]["template"]["spec"]["containers"]
     options = variables(container) | {"WEB_CONCURRENCY": "1"}
     ready: list[str] = []
@@ -284,25 +288,27 @@ def test_an_update_loses_no_request(
         try:
             with serve(GUNICORN, tmp_path / "old", **options) as old:
                 ready.append(old.url)
-                asked = [
-                    clients.submit(ask, Connection(ready), boot, stop, keep=keep)
+                clients_done = [
+                    clients.submit(
+                        send_requests, Connection(ready), boot, stop, keep=keep
+                    )
                     for keep in (True, True, False, False)
                 ]
                 time.sleep(0.5)
-                ready.append(new.url)  # it has its share
+                ready.append(new.url)  # it gets its share of connections
                 time.sleep(0.5)
-                ready.remove(old.url)  # all have heard that it goes: preStop ends
+                ready.remove(old.url)  # endpoints are updated, preStop ends
         finally:
             stop.set()
-        counts = [each.result() for each in asked]
+        counts = [each.result() for each in clients_done]
     assert old.process.returncode == 0
     assert min(counts) > 20
 
 
-def ask(
+def send_requests(
     connection: Connection, boot: bytes, stop: threading.Event, *, keep: bool
 ) -> int:
-    """Ask over one connection or over new ones; count the answers, all of them good."""
+    """Send requests over one connection or over new ones; return how many succeed."""
     count = 0
     while not stop.is_set():
         connection.request("POST", "/predict", boot)
