@@ -1,1 +1,1 @@
-"""What is measured: speed and size by `bench`, endurance by `bench.ordeal`."""
+"""Measurements: of speed and size, beside others (`load`), of faults (`stress`)."""

@@ -5,23 +5,22 @@
     start       `gunicorn` to its first answer
     memory      proportional set size of all processes after 1,000 requests
     batch       256 pictures in a request, beside the network alone; one worker
-    metrics     what counting for Prometheus costs of a request's processor time
-    accuracy    of the Fashion-MNIST test set, sent as PNGs over HTTP; wants --data
+    accuracy    of the Fashion-MNIST test set, sent as PNGs over HTTP; needs --data
+    answers     to the same, beside those of another checkout; needs --data, --beside
 
-Medians of several runs; both sides of a comparison take turns in one run. Linux only.
-How many requests it serves, beside others, is measured by `python -m bench.load`, what
-it survives by `python -m bench.ordeal`.
+Each takes seconds, the last two a minute. Figures are medians of several runs; the two
+sides of a comparison alternate in one run. The exit status is 1 if a bound is missed.
+Linux only. Requests a second are measured by `python -m bench.load`, what the service
+survives by `python -m bench.stress`.
 """
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -29,17 +28,17 @@ import requests
 from PIL import Image
 from torch import nn
 
+from bench.bounds import at_least, at_most
 from bench.service import (
-    OURS,
     ROOT,
     SETTLE_SECONDS,
     URL,
-    encode,
-    grainy_jpeg,
+    encode_png,
+    noisy_jpeg,
     pictures,
+    processes_of,
     pss,
     running,
-    workers_of,
 )
 from model import artifact
 from model.classifier import OUTPUTS, Classifier, session_options
@@ -50,6 +49,9 @@ from training.data import get_data
 ROUNDS = 7
 PHOTOS = ((3000, 4000, False), (3000, 4000, True), (900, 1200, False))
 BATCH = 256  # pictures, as many as a request may hold
+MIN_BATCH_SHARE = 65  # percent of the network's own speed
+MAX_START_SECONDS, MAX_MEGABYTES = 1.0, 150
+MAX_DIFFERENCE = 0.000001  # of a probability or score
 
 
 def median(name: str, values: list[float], unit: str, digits: int = 3) -> float:
@@ -62,7 +64,7 @@ def median(name: str, values: list[float], unit: str, digits: int = 3) -> float:
 
 
 class Reference(FashionCNN):
-    """Plain convolutions to compare by, 0.43 million parameters; never to change."""
+    """Plain convolutions to compare with, 0.43 million parameters; it never changes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,8 +78,8 @@ class Reference(FashionCNN):
         self.head = nn.Conv2d(channels, 11, 1)
 
 
-def inference() -> None:
-    """Time one picture through our graph and the reference, in turns."""
+def inference() -> bool:
+    """Time one picture through our graph and the reference, alternately."""
     graphs = {
         "model.bin": artifact.load(str(ROOT / "model.bin")).onnx,
         "reference": export_onnx(Calibrated(Reference())),
@@ -94,6 +96,7 @@ def inference() -> None:
             times[name].append(milliseconds(session.run, batches))
     ours, reference = (median(n, t, "ms a picture") for n, t in times.items())
     print(f"ratio {ours / reference:.2f}")
+    return True
 
 
 def milliseconds(run: Callable[..., object], batches: list[Pixels]) -> float:
@@ -104,14 +107,14 @@ def milliseconds(run: Callable[..., object], batches: list[Pixels]) -> float:
     return (time.perf_counter() - started) / len(batches) * 1000
 
 
-def photo() -> None:
-    """Time large JPEGs of a real photo, enlarged and grainy, bytes to answer."""
+def photo() -> bool:
+    """Time large JPEGs of a real photo, enlarged and noisy, bytes to answer."""
     classifier = Classifier(artifact.load(str(ROOT / "model.bin")))
     small = Image.open(ROOT / "static" / "pictures" / "photo-t-shirt.jpg")
     random = np.random.default_rng(0)
     for width, height, progressive in PHOTOS:
         large = small.resize((width, height), Image.Resampling.BICUBIC)
-        sent = grainy_jpeg(large, random, quality=90, progressive=progressive)
+        sent = noisy_jpeg(large, random, quality=90, progressive=progressive)
         times = []
         for _ in range(3 * ROUNDS):
             started = time.perf_counter()
@@ -119,126 +122,131 @@ def photo() -> None:
             times.append((time.perf_counter() - started) * 1000)
         name = f"{width} x {height} {'progressive' if progressive else 'baseline'}"
         median(f"{name}, {len(sent) / 1e6:.1f} MB", times, "ms", 1)
+    return True
 
 
-def start() -> None:
+def start() -> bool:
     """Time `gunicorn` from the command to the first prediction."""
     picture = pictures()[0]
     seconds = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
-        with running(OURS, ROOT):
+        with running():
             requests.post(f"{URL}/predict", data=picture, timeout=5).raise_for_status()
             seconds.append(time.perf_counter() - started)
-    median("start to first answer", seconds, "s", 2)
+    middle = median("start", seconds, "s", 2)
+    return at_most("start to first answer", middle, MAX_START_SECONDS, "s", 2)
 
 
-def memory() -> None:
+def memory() -> bool:
     """Add up the proportional set size of the service after 1,000 requests."""
-    with running(OURS, ROOT) as pid, requests.Session() as session:
+    with running() as pid, requests.Session() as session:
         time.sleep(SETTLE_SECONDS)
         for picture in pictures():
             session.post(f"{URL}/predict", data=picture, timeout=5)
-        sizes = [pss(process) for process in (pid, *workers_of(pid))]
-    print(f"{sum(sizes):.0f} MB in {len(sizes)} processes: {[round(s) for s in sizes]}")
+        sizes = [pss(process) for process in processes_of(pid)]
+    print(f"MB of gunicorn and its workers: {[round(size) for size in sizes]}")
+    return at_most("memory after 1,000 requests", sum(sizes), MAX_MEGABYTES, "MB")
 
 
-def batch() -> None:
-    """Time full batches through one worker and through the network, in turns."""
+def batch() -> bool:
+    """Time full batches through one worker and through the network, alternately."""
     graph = artifact.load(str(ROOT / "model.bin")).onnx
     network = onnxruntime.InferenceSession(graph, session_options())
-    sent = known(pictures())[:BATCH]
-    pixels = np.stack([to_pixels(picture) for picture in sent])
-    files = [("image", (f"{i}.png", picture)) for i, picture in enumerate(sent)]
-    request = requests.Request("POST", f"{URL}/predict", files=files).prepare()
     times: dict[str, list[float]] = {"network": [], "service": []}
-    with running(OURS, ROOT, WEB_CONCURRENCY="1"), requests.Session() as session:
+    with running(WEB_CONCURRENCY="1"), requests.Session() as session:
         time.sleep(SETTLE_SECONDS)
+        sent = known(session, pictures())[:BATCH]
+        pixels = np.stack([to_pixels(picture) for picture in sent])
+        files = [("image", (f"{i}.png", picture)) for i, picture in enumerate(sent)]
+        request = requests.Request("POST", f"{URL}/predict", files=files).prepare()
         for _ in range(5 * ROUNDS):
             times["network"].append(milliseconds(network.run, [pixels]))
             started = time.perf_counter()
             session.send(request, timeout=30).raise_for_status()
             times["service"].append((time.perf_counter() - started) * 1000)
     alone, served = (median(n, t, "ms", 1) for n, t in times.items())
-    print(f"{alone / served:.0%} of the network's speed, {len(sent)} pictures")
+    figure = f"{len(sent)} pictures a request, of the network's speed"
+    return at_least(figure, 100 * alone / served, MIN_BATCH_SHARE, "%")
 
 
-def metrics() -> None:
-    """Compare the time of counting a request with all the time a worker takes."""
-    with running(OURS, ROOT, WEB_CONCURRENCY="1") as pid, requests.Session() as session:
-        time.sleep(SETTLE_SECONDS)
-        sent = known_by(session, pictures())
-        [worker] = workers_of(pid)
-        rounds = []
-        for _ in range(ROUNDS):
-            before = processor_seconds(worker)
-            for picture in sent:
-                session.post(f"{URL}/predict", data=picture, timeout=5)
-            rounds.append((processor_seconds(worker) - before) / len(sent) * 1e6)
-    request = median("a request", rounds, "us", 0)
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "timeit", "-r", str(ROUNDS), "-u", "usec"]
-        code = "observe.count_request('/predict', 200, 0.001);"
-        code += "observe.INFERENCE.observe(0.001); observe.count_predictions(found)"
-        output = subprocess.run(
-            [*command, "-s", "import observe; found = [{'class': 'Bag'}]", code],
-            cwd=ROOT,
-            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": folder},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    counting = float(output.split(": ")[1].split()[0])
-    print(f"{output.strip()}\ncounting is {counting / request:.1%} of a request")
-
-
-def processor_seconds(pid: int) -> float:
-    """Return the processor time that a process has taken."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def accuracy(folder: Path) -> None:
-    """Send every test picture as a PNG; a refused one counts by its nearest class."""
-    pixels, labels = get_data(folder).test
-    right = refused = 0
-    with running(OURS, ROOT), requests.Session() as session:
-        for picture, label in zip(pixels.numpy(), labels.tolist(), strict=True):
-            answer = session.post(f"{URL}/predict", data=encode(picture), timeout=5)
-            found = answer.json()
-            refused += not answer.ok
-            nearest = list((found.get("probabilities") or found["nearest"]).values())
-            right += nearest.index(max(nearest)) == label
-    print(f"accuracy {right / len(labels):.2%}, refused {refused / len(labels):.2%}")
-
-
-def known(candidates: list[bytes]) -> list[bytes]:
-    """Keep what we answer with a class: a refusal would count as a failure."""
-    with running(OURS, ROOT), requests.Session() as session:
-        return known_by(session, candidates)
-
-
-def known_by(session: requests.Session, candidates: list[bytes]) -> list[bytes]:
-    """Keep what the service that runs answers with a class."""
+def known(session: requests.Session, candidates: list[bytes]) -> list[bytes]:
+    """Return the pictures that the running service answers with a class."""
     url = f"{URL}/predict"
     return [p for p in candidates if session.post(url, data=p, timeout=5).ok]
 
 
-if __name__ == "__main__":
+def answers_of(folder: Path, pixels: Iterable[Pixels]) -> list[dict[str, Any]]:
+    """Return the answers of the service in a checkout, each picture sent as a PNG."""
+    with running(folder=folder), requests.Session() as session:
+        return [
+            session.post(f"{URL}/predict", data=encode_png(one), timeout=5).json()
+            for one in pixels
+        ]
+
+
+def scores(answer: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of an answer: of each class, and how unknown it is."""
+    classes: dict[str, float] = answer.get("probabilities") or answer["nearest"]
+    return classes | {"unknown_score": answer["unknown_score"]}
+
+
+def accuracy(folder: Path) -> bool:
+    """Send every test picture; a refused one counts by its most probable class."""
+    pixels, labels = get_data(folder).test
+    right = refused = 0
+    for answer, label in zip(
+        answers_of(ROOT, pixels.numpy()), labels.tolist(), strict=True
+    ):
+        refused += "class" not in answer
+        classes = list((answer.get("probabilities") or answer["nearest"]).values())
+        right += classes.index(max(classes)) == label
+    print(f"accuracy {right / len(labels):.2%}, refused {refused / len(labels):.2%}")
+    return True
+
+
+def answers(folder: Path, checkout: Path) -> bool:
+    """Compare the answers to every test picture with those of another checkout."""
+    pixels = get_data(folder).test[0].numpy()
+    pairs = list(
+        zip(answers_of(ROOT, pixels), answers_of(checkout, pixels), strict=True)
+    )
+    others = sum(one.get("class") != other.get("class") for one, other in pairs)
+    most = max(
+        abs(score - scores(other)[name])
+        for one, other in pairs
+        for name, score in scores(one).items()
+    )
+    holds = [
+        at_most(f"other classes in {len(pairs)} answers", others, 0),
+        at_most("largest difference", round(most, 9), MAX_DIFFERENCE, digits=7),
+    ]
+    return all(holds)
+
+
+def main() -> bool:
+    """Measure the figure of the command line; return whether its bound holds."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    measures = (inference, photo, start, memory, batch, metrics)
-    figures = {measure.__name__: measure for measure in measures}
-    parser.add_argument("figure", choices=[*figures, "accuracy"])
+    figures = {one.__name__: one for one in (inference, photo, start, memory, batch)}
+    parser.add_argument("figure", choices=[*figures, "accuracy", "answers"])
     parser.add_argument("--data", type=Path, metavar="DIR", help="a torchvision root")
+    parser.add_argument("--beside", type=Path, metavar="DIR", help="a checkout")
     options = parser.parse_args()
-    if options.figure == "accuracy" and options.data is None:
-        parser.error("accuracy wants --data")
+    if options.figure in figures:
+        return figures[options.figure]()
+    if options.data is None:
+        parser.error(f"{options.figure} needs --data")
+    if options.figure == "accuracy":
+        return accuracy(options.data)
+    if options.beside is None:
+        parser.error("answers needs --beside")
+    return answers(options.data, options.beside)
+
+
+if __name__ == "__main__":
     try:
-        if options.figure == "accuracy":
-            accuracy(options.data)
-        else:
-            figures[options.figure]()
+        sys.exit(0 if main() else 1)
     except KeyboardInterrupt:
         sys.exit(130)

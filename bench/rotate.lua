@@ -5,7 +5,7 @@ for path in io.lines(os.getenv("BODIES")) do
   bodies[#bodies + 1] = file:read("*a")
   file:close()
 end
-local requests, turn = {}, 0
+local requests, last = {}, 0
 function init()
   local headers = {["Content-Type"] = os.getenv("CONTENT_TYPE")}
   for i, body in ipairs(bodies) do
@@ -13,13 +13,13 @@ function init()
   end
 end
 function request()
-  turn = turn % #requests + 1
-  return requests[turn]
+  last = last % #requests + 1
+  return requests[last]
 end
 function done(summary, latency)
   local errors, failed = summary.errors, 0
-  for _, kind in ipairs({"connect", "read", "write", "status", "timeout"}) do
-    failed = failed + errors[kind]
+  for _, name in ipairs({"connect", "read", "write", "status", "timeout"}) do
+    failed = failed + errors[name]
   end
   print(string.format(
     '{"requests": %d, "failed": %d, "rate": %.1f, "p50": %.3f, "p99": %.3f}',

@@ -15,7 +15,7 @@ from conftest import GUNICORN, START_SECONDS, Server, serve, soon
 from flask.testing import FlaskClient
 
 import predict
-from bench.service import workers_of
+from bench.service import children_of
 from service import observe
 
 KEPT = {"time", "request_id", "version", "sha256", "bytes", "class", "code"}
@@ -93,10 +93,10 @@ def test_counts_outlive_a_worker(watched: tuple[Server, Path]) -> None:
     name = 'fashion_requests_total{route="none",status="404"}'
     before = figure(requests.get(f"{server.url}/metrics", timeout=10).text, name)
     assert before >= 1
-    old = set(workers_of(server.process.pid))
+    old = set(children_of(server.process.pid))
     server.process.send_signal(signal.SIGHUP)  # new workers take over
     end = time.monotonic() + START_SECONDS
-    while not old.isdisjoint(workers_of(server.process.pid)):
+    while not old.isdisjoint(children_of(server.process.pid)):
         assert time.monotonic() < end, "the old workers stay"
         time.sleep(0.05)
     after = requests.get(f"{server.url}/metrics", timeout=10).text

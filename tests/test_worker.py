@@ -25,7 +25,7 @@ from PIL import Image
 import connection as room
 import predict
 import worker
-from bench.service import workers_of
+from bench.service import children_of
 
 Connection = socket.socket
 HEAD = "POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n"
@@ -298,11 +298,11 @@ def test_what_comes_after_the_end_is_not_held_against_others(
 
 def test_a_killed_worker_is_replaced(tmp_path: Path, boot: bytes) -> None:
     with serve(GUNICORN, tmp_path / "log", WEB_CONCURRENCY="1") as server:
-        old = workers_of(server.process.pid)
+        old = children_of(server.process.pid)
         os.kill(old[0], signal.SIGKILL)
         answer = requests.post(f"{server.url}/predict", data=boot, timeout=10)
         assert answer.status_code == 200
-        assert workers_of(server.process.pid) != old
+        assert children_of(server.process.pid) != old
 
 
 def test_sigterm_loses_nothing_that_was_accepted(tmp_path: Path, boot: bytes) -> None:
@@ -399,7 +399,7 @@ def test_requests_that_come_together_are_answered_together(
     url = f"{single.url}/predict"
     alone = [requests.post(url, data=one, timeout=5).json() for one in sent]
     before = passes(single)
-    [pid] = workers_of(single.process.pid)
+    [pid] = children_of(single.process.pid)
     with ExitStack() as stack:
         clients = [stack.enter_context(connect(single)) for _ in sent]
         wait_until_accepted(single)

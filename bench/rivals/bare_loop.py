@@ -1,8 +1,8 @@
-"""The ceiling: the work of our requests in a loop, without HTTP.
+"""The upper bound: decode and classify in a loop, without HTTP.
 
     PYTHONPATH=. python bench/rivals/bare_loop.py FOLDER BEGIN SECONDS
 
-Prints pictures a second. Several begin together, at a time of the monotonic clock.
+Prints pictures a second. Several begin together, at BEGIN of the monotonic clock.
 """
 
 import itertools

@@ -3,7 +3,7 @@
     MODEL=../../model.bin flask --app naive_flask run
 
 The parts of https://docs.pytorch.org/tutorials/intermediate/flask_rest_api_tutorial.html:
-load, transform, predict, answer. Threads and all else are as they come.
+load, transform, predict, answer. Everything else is the default.
 """
 
 import os

@@ -3,8 +3,8 @@
     >>> classify(Path("static/pictures/ankle-boot.png").read_bytes())["class_id"]
     9
 
-`MODEL` is the path of `model.bin`. Nothing is checked, no garment is looked for: a
-picture is made grey, and 28x28 if it is not.
+`MODEL` is the path of `model.bin`. Nothing is checked and no garment is
+segmented: a picture is made grey, and 28x28 if it is not.
 """
 
 import io
@@ -42,19 +42,19 @@ def classify_images(images: list[Image.Image]) -> list[dict[str, Any]]:
 
 
 def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """Make a picture grey and 28x28."""
+    """Return a picture in grey and 28x28."""
     grey = image.convert("L")
     return np.asarray(grey if grey.size == SIZE else grey.resize(SIZE))
 
 
 def infer(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Give the probabilities of uint8 [N, 28, 28]: [N, 10]."""
+    """Return the probabilities [N, 10] of uint8 [N, 28, 28]."""
     found: NDArray[np.float32] = session.run(["probabilities"], {"pixels": pixels})[0]
     return found
 
 
 def answer(row: list[float]) -> dict[str, Any]:
-    """Name the probabilities of one picture, as our service does."""
+    """Return the answer for one picture, in the form of our service's."""
     class_id = row.index(max(row))
     return {
         "class": classes[class_id],

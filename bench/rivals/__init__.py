@@ -1,12 +1,12 @@
-"""Who is measured beside us: what they are sent, where and how they run.
+"""The servers that ours is measured beside: what they are sent and how they run.
 
     >>> install("litserve")["litserve"]
     '0.2.19'
 
-Each rival is a file of `bench/rivals/`, written as its own documentation advises, with
-two workers, a compute thread each and no line of log a request. Each runs in an
-environment of its own under `bench/.venvs/`, made by pip the first time, with our
-versions of what does the work as far as its own requirements let it.
+Each rival is a file of this folder, written as its own documentation advises, with two
+workers, a compute thread each and no access log. Each runs in an environment of its own
+under `bench/.venvs/`, made by pip the first time, with our versions of the libraries
+that do the work where its own requirements allow them.
 """
 
 import json
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from bench.service import PORT, ROOT, WORKERS
 
 HERE = Path(__file__).resolve().parent
-ENVIRONMENTS = HERE / ".venvs"
+ENVIRONMENTS = HERE.parent / ".venvs"
 SHARED = ("numpy", "onnxruntime", "pillow")
 PACKAGES = {
     "fastapi": ("fastapi", "uvicorn[standard]", "python-multipart", "orjson"),
@@ -29,7 +29,7 @@ PACKAGES = {
     "ray": ("ray[serve]",),
     "mlserver": ("mlserver", "uvloop<0.22"),  # its workers died with 0.23
 }
-TELL_VERSIONS = """
+PRINT_VERSIONS = """
 import json, sys
 from importlib.metadata import version
 print(json.dumps({name: version(name) for name in sys.argv[1:]}))
@@ -37,13 +37,13 @@ print(json.dumps({name: version(name) for name in sys.argv[1:]}))
 
 
 class Rival(NamedTuple):
-    """Somebody to be measured by."""
+    """A server to measure ours by."""
 
-    kinds: tuple[str, ...]  # of requests, as its documentation has them
+    workloads: tuple[str, ...]  # sent as its documentation has it
     environment: str  # where it runs; "": in ours
     command: str
     variables: dict[str, str]  # of its environment
-    paths: dict[str, str] = {}  # noqa: RUF012 - of kinds that are answered elsewhere
+    paths: dict[str, str] = {}  # noqa: RUF012 - of workloads that have another
 
 
 UVICORN = f"uvicorn --port {PORT} --workers {WORKERS} --no-access-log"
@@ -79,13 +79,13 @@ RIVALS = {
     "LitServe": Rival(
         ("png base64", "jpeg base64"),
         "litserve",
-        f"python {HERE}/rivals/lit_serve.py {PORT}",
+        f"python {HERE}/lit_serve.py {PORT}",
         {},
     ),
     "LitServe, batches": Rival(
         ("png base64", "jpeg base64"),
         "litserve",
-        f"python {HERE}/rivals/lit_serve.py {PORT} --batches",
+        f"python {HERE}/lit_serve.py {PORT} --batches",
         {},
     ),
     "BentoML": Rival(
@@ -97,13 +97,13 @@ RIVALS = {
     "Ray Serve": Rival(
         ("png raw", "jpeg raw"),
         "ray",
-        f"python {HERE}/rivals/ray_serve.py {PORT}",
+        f"python {HERE}/ray_serve.py {PORT}",
         RAY,
     ),
     "Ray Serve, batches": Rival(
         ("png raw", "jpeg raw"),
         "ray",
-        f"python {HERE}/rivals/ray_serve.py {PORT} --batches",
+        f"python {HERE}/ray_serve.py {PORT} --batches",
         RAY,
     ),
     "MLServer": Rival(
@@ -128,21 +128,21 @@ RIVALS = {
         ("png form", "jpeg form"),
         "",
         f"python -m flask --app naive_flask run --port {PORT}",
-        {"PYTHONPATH": f"{HERE}/rivals:{ROOT}"},
+        {"PYTHONPATH": f"{HERE}:{ROOT}"},
     ),
 }
-USUAL = ("FastAPI, documented", "FastAPI, bare")
+DOCUMENTED, BARE = DEFAULT = ("FastAPI, documented", "FastAPI, bare")
 
 
 def install(environment: str) -> dict[str, str]:
-    """Make an environment unless it is there; return the versions in it.
+    """Make an environment unless it exists; return the versions in it.
 
     Raises `subprocess.CalledProcessError` if pip does.
     """
     wanted = list(PACKAGES[environment])
     same = [f"{package}=={version(package)}" for package in SHARED]
     folder = ENVIRONMENTS / environment
-    mark = folder / "installed.json"  # written last, by an install that was whole
+    mark = folder / "installed.json"  # written last, by a complete install
     if mark.exists():
         state: dict[str, Any] = json.loads(mark.read_text())
         if state["wanted"] == wanted + same:
@@ -155,10 +155,10 @@ def install(environment: str) -> dict[str, str]:
     except subprocess.CalledProcessError:  # it cannot have our versions
         pip(python, *wanted, *SHARED)
     names = [re.split(r"[\[<]", package)[0] for package in (*wanted, *SHARED)]
-    told = subprocess.run(
-        [python, "-c", TELL_VERSIONS, *names], capture_output=True, check=True
+    printed = subprocess.run(
+        [python, "-c", PRINT_VERSIONS, *names], capture_output=True, check=True
     ).stdout
-    versions = json.loads(told)
+    versions = json.loads(printed)
     mark.write_text(json.dumps({"wanted": wanted + same, "versions": versions}))
     return versions
 
