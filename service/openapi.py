@@ -48,7 +48,7 @@ Json = dict[str, Any]
 
 
 class Operation(NamedTuple):
-    """What the code of a route and its docstring leave open."""
+    """The part of a route's description that is not in its docstring."""
 
     tag: str
     answer: Json  # content of status 200, by media type

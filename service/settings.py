@@ -111,7 +111,7 @@ def read() -> Settings:
 
 
 def check_names() -> None:
-    """Refuse unknown variables: a misspelt FLASK_API_KEY would leave the door open."""
+    """Refuse unknown names: a misspelt FLASK_API_KEY would turn authentication off."""
     for variable in sorted(os.environ):
         name = variable.upper().removeprefix(PREFIX)
         is_ours = name != variable.upper() and not FLASK_OWN.fullmatch(name)

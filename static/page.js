@@ -201,18 +201,19 @@ for (const input of chooseForm.elements) {
 }
 
 for (const button of document.querySelectorAll("#samples button")) {
-  button.addEventListener("click", () => classifySample(button.firstElementChild.src));
+  button.addEventListener("click", () => classifySample(button));
 }
 
-/** @param {string} url */
-async function classifySample(url) {
+/** @param {HTMLButtonElement} button around the picture */
+async function classifySample(button) {
   const signal = startRequest();
+  const url = button.firstElementChild.src;
   const response = await fetch(url, { signal }).catch(() => null);
   const picture = await response?.blob().catch(() => null);
   if (signal.aborted) return; // a later request has started
   setBusy(false); // of the aborted request
   if (!response?.ok || !picture) return showError(new PageError(NO_ANSWER));
-  classify([new File([picture], url.split("/").pop())]);
+  classify([new File([picture], button.title)]);
 }
 
 document.addEventListener("paste", (event) => {

@@ -219,11 +219,11 @@ def test_every_control_has_a_name(page: Chrome) -> None:
         "heading",
         "region",
     }
-    seen = [node for node in nodes if node.get("role", {}).get("value") in roles]
+    found = [node for node in nodes if node.get("role", {}).get("value") in roles]
     nameless = [
-        n for n in seen if not n["name"]["value"] and n["role"]["value"] != "article"
+        n for n in found if not n["name"]["value"] and n["role"]["value"] != "article"
     ]
-    assert len(seen) > 15
+    assert len(found) > 15
     assert nameless == []
 
 
