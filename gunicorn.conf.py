@@ -24,7 +24,7 @@ from model import artifact, store
 from model.classifier import Classifier
 from service import settings
 from service.settings import usable_cores
-from worker import Worker
+from service.worker import Worker
 
 SPARE_SECONDS = 15  # to try a model out, when it has come
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -35,11 +35,11 @@ M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 worker_class = Worker
 if "WEB_CONCURRENCY" not in os.environ:
     workers = usable_cores()
-threads = 300  # a worker; for what waits in line, and what is large and under way
+
 worker_connections = 900  # idle ones too, below the usual limit of 1,024 open files
 keepalive = 65  # seconds, longer than a load balancer's 60
 graceful_timeout = 8  # seconds to finish in, less than Docker's 10 before it kills
-sendfile = False  # it wants connections that block
+asgi_lifespan = "off"
 control_socket_disable = True
 if Path("/dev/shm").is_dir():  # noqa: S108 - in memory: a busy disk fakes a dead worker
     worker_tmp_dir = "/dev/shm"  # noqa: S108

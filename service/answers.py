@@ -1,27 +1,25 @@
-"""Predictions in the words of the contract: answers, problems, lines of a log.
+"""Predictions as our own protocol has them: one picture, a batch, a problem.
 
-    >>> answer(prediction)["class"]
-    'Ankle boot'
-
-What is said, whichever way it is asked for; nothing here knows HTTP.
+>>> to_answer(prediction)["class"]
+'Ankle boot'
 """
 
-import hashlib
 from typing import Any
 
-from pydantic_core import to_json
+import pydantic_core
 
 from model.classifier import Prediction
 from model.images import ImageError
-from service.bodies import Picture
 from service.problems import to_problem
+
+JSON, PROBLEM = "application/json", "application/problem+json"
 
 Json = dict[str, Any]
 Outcome = Prediction | ImageError  # of one picture
 
 
-def answer(outcome: Outcome) -> Json:
-    """Put a prediction, or why there is none, in the words of the contract."""
+def to_answer(outcome: Outcome) -> Json:
+    """Return the answer to one picture, or why there is none."""
     if isinstance(outcome, ImageError):
         return {"error": to_problem(outcome.code, str(outcome))}
     if outcome.is_unknown:
@@ -46,7 +44,7 @@ def answer(outcome: Outcome) -> Json:
 
 
 def explanation(prediction: Prediction) -> Json:
-    """Show what the network saw and where it looked; nothing if not asked to.
+    """Return the input array and the class activation; nothing if not asked for.
 
     The pixels are numbers, as `pixels` in a request: they can be sent back as they are.
     """
@@ -61,33 +59,14 @@ def explanation(prediction: Prediction) -> Json:
     }
 
 
-def document_of(answers: list[Json], model: Json, is_batch: bool) -> Json:
-    """Put answers and the model that gave them together, or one picture's problem."""
+def to_document(outcomes: list[Outcome], model: Json, is_batch: bool) -> Json:
+    """Return a batch, one answer with the model that gave it, or one problem."""
+    found = [to_answer(outcome) for outcome in outcomes]
     if is_batch:
-        return {"predictions": answers, "model": model}
-    return answers[0].get("error") or answers[0] | {"model": model}
+        return {"predictions": found, "model": model}
+    return found[0].get("error") or found[0] | {"model": model}
 
 
-def written(body: Json) -> bytes:
-    """Write a document in one line of JSON."""
-    return to_json(body) + b"\n"
-
-
-def summarise(outcome: Outcome) -> Json:
-    """Tell what was answered of one picture: its class, or why it has none."""
-    if isinstance(outcome, ImageError):
-        return {"code": outcome.code}
-    if outcome.is_unknown:
-        return {"code": "unknown_class", "unknown_score": outcome.unknown_score}
-    return {
-        "class": outcome.label,
-        "probability": outcome.probability,
-        "unknown_score": outcome.unknown_score,
-    }
-
-
-def sign(picture: Picture, line: Json) -> Json:
-    """Tell which picture a line is about, without the picture."""
-    data = b"" if isinstance(picture, ImageError) else bytes(picture)
-    digest = hashlib.sha256(data).hexdigest() if data else None
-    return {"sha256": digest, "bytes": len(data), **line}
+def to_json(document: Json) -> bytes:
+    """Return a document as one line of JSON."""
+    return pydantic_core.to_json(document) + b"\n"

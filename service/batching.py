@@ -1,27 +1,26 @@
-"""The line for the network: one has the turn, a bounded number wait in order.
+"""Who gets the network when: one thread, and a bounded queue before it.
 
-    with line as had_to_wait:
-        ...  # decode, classify
+    InferenceQueue().submit(work, is_gone).result()
 
-Threads take requests in, slow senders too; decoding and the network are for one request
-at a time, or for small ones that came together, since more would only share the same
-core. Who would wait too long is turned away at once, for an early no is worth more than
-a late answer.
+Decoding and the network run for one request at a time, since more would only share the
+same core. A bounded number wait in order; whoever would wait too long is refused at
+once, for an early 503 is worth more than a late answer.
 """
 
 import threading
 import time
-from collections import deque
-from types import TracebackType
-from typing import NamedTuple
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
-PATIENCE_SECONDS = 5.0  # the longest anybody waits
-FULL = "the line for the network is full"
-PACE_SHARE = 0.1  # that the last request has in the mean
+from service.problems import CLIENT_GONE, QUEUE_FULL, RequestError
 
+MAX_WAIT_SECONDS = 5.0
+RETRY_AFTER = {"Retry-After": "1"}
+PACE_WEIGHT = 0.1  # of the last request in the moving average
+STRAINED_SECONDS = 1.0  # for which the queue stays short once it was full
 
-class OverloadedError(Exception):
-    """The line is full, or the wait was too long."""
+T = TypeVar("T")
 
 
 class Bounds(NamedTuple):
@@ -33,110 +32,73 @@ class Bounds(NamedTuple):
 
 
 BURST = Bounds(0.1, 18, 128)  # ordinarily
-STRAIN = Bounds(0.02, 3, 128)  # when the line was full a moment ago
-STRAIN_SECONDS = 1.0
-COMING_SECONDS = 0.05  # in which a request that is let in gets to the line, or is slow
+STRAINED = Bounds(0.02, 3, 128)  # when the queue was full a moment ago
 
 
-class Line:
-    """A lock that is passed on in the order of asking, with a bounded line before it.
+def overloaded(detail: str = QUEUE_FULL) -> RequestError:
+    """Return the error of a request that there is no capacity for."""
+    return RequestError("overloaded", detail, RETRY_AFTER)
 
-    A line that was full is kept short for a while: under lasting overload those who
-    are let in wait little, and a burst is still served whole.
+
+class InferenceQueue:
+    """A thread that takes one job after another, with a bounded queue before it.
+
+    A queue that was full is kept short for a while: under lasting overload those that
+    are admitted wait little, and a burst is still served whole.
     """
 
     def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
         self._mutex = threading.Lock()
-        self._waiting: deque[threading.Lock] = deque()
-        self._coming: deque[float] = deque()  # since when, of those let in
-        self._is_taken = False
+        self._jobs = 0  # running or waiting
         self._strained_until = 0.0
-        self._pace = 0.0  # seconds, the mean time a request has the turn
-        self._began = 0.0
+        self._pace = 0.0  # seconds, moving average of a job's time
 
-    def lets_in(self) -> bool:
-        """Tell whether one more may come, and expect it if so."""
-        with self._mutex:
-            if self._is_full():
-                return False
-            self._coming.append(time.monotonic())
-            return True
-
-    def is_full(self, before: int = 0) -> bool:
-        """Tell whether nobody more may wait, beside those who went `before`."""
-        with self._mutex:
-            return self._is_full(before)
-
-    def is_free(self) -> bool:
-        """Tell whether nobody has the turn."""
-        return not self._is_taken
-
-    def _is_full(self, before: int = 0) -> bool:
-        now = time.monotonic()
-        while self._coming and self._coming[0] < now - COMING_SECONDS:
-            self._coming.popleft()
-        if not self._is_taken and not before:
+    def is_full(self, pending: int = 0) -> bool:
+        """Return whether nobody more may wait, beside `pending` small requests."""
+        waiting = self._jobs - 1 + pending
+        is_strained = time.monotonic() < self._strained_until
+        seconds, least, most = STRAINED if is_strained else BURST
+        if waiting < min(most, max(least, seconds / (self._pace or seconds))):
             return False
-        ahead = len(self._waiting) + len(self._coming) + before
-        seconds, least, most = STRAIN if now < self._strained_until else BURST
-        if ahead < min(most, max(least, seconds / (self._pace or seconds))):
-            return False
-        self._strained_until = now + STRAIN_SECONDS
+        self._strained_until = time.monotonic() + STRAINED_SECONDS
         return True
 
-    def __enter__(self) -> bool:
-        """Wait for a turn; tell whether there was a wait.
+    def submit(self, work: Callable[[], T], is_gone: Callable[[], bool]) -> Future[T]:
+        """Have `work` done in its turn.
 
-        Raises `OverloadedError` if there is no turn to be had.
+        Raises `RequestError` if the queue is full; the future raises it if the turn
+        comes too late, or the client has gone while its request waited.
         """
         with self._mutex:
-            if self._coming:
-                self._coming.popleft()
-            if self._is_taken:
-                if self._is_full():
-                    raise OverloadedError(FULL)
-                turn = threading.Lock()
-                turn.acquire()
-                self._waiting.append(turn)
-            else:
-                self._is_taken, turn = True, None
-        if turn and not turn.acquire(timeout=PATIENCE_SECONDS):
-            self._give_up(turn)
-        self._began = time.perf_counter()
-        return turn is not None
+            if self.is_full():
+                raise overloaded()
+            self._jobs += 1
+            is_next = self._jobs == 1
+        return self._thread.submit(self._run, work, is_gone, time.monotonic(), is_next)
 
-    def takes(self) -> bool:
-        """Take the turn if nobody has it; tell whether that was so."""
-        with self._mutex:
-            if self._is_taken:
-                return False
-            self._is_taken = True
-        self._began = time.perf_counter()
-        return True
-
-    def _give_up(self, turn: threading.Lock) -> None:
-        """Leave the line, unless the turn has come this very moment."""
-        with self._mutex:
-            if turn not in self._waiting:
-                return
-            self._waiting.remove(turn)
-        raise OverloadedError(f"waited {PATIENCE_SECONDS:g} s for the network")
-
-    def __exit__(
+    def _run(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Pass the turn on."""
-        self.pass_on()
+        work: Callable[[], T],
+        is_gone: Callable[[], bool],
+        queued: float,
+        is_next: bool,
+    ) -> T:
+        """Do the work, unless it comes too late."""
+        try:
+            if time.monotonic() - queued > MAX_WAIT_SECONDS:
+                raise overloaded(f"waited {MAX_WAIT_SECONDS:g} s for the network")
+            if not is_next and is_gone():
+                raise RequestError("bad_request", CLIENT_GONE)
+            started = time.monotonic()
+            result = work()
+            self.observe(time.monotonic() - started)
+            return result
+        finally:
+            with self._mutex:
+                self._jobs -= 1
 
-    def pass_on(self, count: int = 1) -> None:
-        """Let whoever has waited longest have the turn that served so many."""
-        length = (time.perf_counter() - self._began) / count
-        self._pace += (1 - (1 - PACE_SHARE) ** count) * (length - self._pace)
-        with self._mutex:
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._is_taken = False
+    def observe(self, seconds: float, requests: int = 1) -> None:
+        """Take the time of a pass that answered so many requests into the average."""
+        weight = 1 - (1 - PACE_WEIGHT) ** requests
+        self._pace += weight * (seconds / requests - self._pace)

@@ -1,186 +1,208 @@
-"""What requests hold: pictures as bytes, files, base64 or numbers, out of any body.
+"""Pictures out of a request's body, however they are sent.
 
-    >>> read_pictures(Path("static/pictures/ankle-boot.png").read_bytes())[1]
+    >>> read_pictures(body, "image/png", (28, 28)).is_batch
     False
 
-Every route reads its pictures here, so that limits and error texts are the same.
+Multipart is recognised by its header, everything else by its first bytes: clients send
+pictures and JSON under any content type. What a header or a list announces is bounded
+before it is parsed.
 """
 
 import base64
 import binascii
-import io
+import math
 import re
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
-from flask import current_app, request
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter, ValidationError
-from werkzeug.exceptions import BadRequest
-from werkzeug.formparser import FormDataParser
-
-from model.images import (
-    PNG,
-    SIDE,
-    WHITE,
-    ImageError,
-    Pixels,
-    TooLargeError,
-    reader_of,
-    to_pixels,
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.http import parse_options_header
+from werkzeug.sansio.multipart import (
+    Data,
+    Epilogue,
+    Event,
+    File,
+    MultipartDecoder,
+    NeedData,
+    State,
 )
-from service.problems import MAX_PICTURES, TOO_MANY
+from werkzeug.sansio.multipart import Field as FormField
+
+from model.images import PNG, WHITE, ImageError, Pixels, reader_of
+from service.problems import EMPTY, MAX_PICTURES, TOO_MANY, RequestError
 from service.schemas import ImageRequest, ImagesRequest, PredictRequest
 
-MAX_NUMBERS = MAX_PICTURES * SIDE * SIDE
-SMALL = 128 * 128  # pixels
-FORM = re.compile(r'multipart/form-data; boundary=("?)([0-9A-Za-z-]{1,70})\1')
-FILE = re.compile(  # how one begins in a form, as curl and most libraries write it
-    rb'\r\nContent-Disposition: form-data; name="[ !#-[\]-~]*"; filename="[ !#-[\]-~]*"'
-    rb"\r\n(?:Content-Type: [ -~]*\r\n)?\r\n"
-)
-PLAIN_JSON = re.compile(
-    rb'\{[ \t\r\n]*"image":[ \t\r\n]*"([^"]+)"[ \t\r\n]*\}[ \t\r\n]*'
-)
+MULTIPART = "multipart/form-data"
+MAX_PARTS = 2 * MAX_PICTURES  # of a form: fields that are no files count as well
+MAX_PART_HEAD = 2048  # bytes of the header fields of a part
+FORM_CHUNK = 64 * 1024  # bytes that are parsed at a time
+BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+MAX_JSON_NUMBERS = 1_000_000  # of a body, whatever the model's input shape
+SMALL_PIXELS = 128 * 128
 FIRST_CHUNK = PNG + b"\0\0\0\x0dIHDR"  # PNG specification, 11.2.1
-# of a PNG, which may make much work of few bytes: text and profiles are packed
+# of a PNG, which may make much work of few bytes: text and profiles are compressed
 COSTLY_CHUNKS = (b"zTXt", b"iTXt", b"iCCP", b"acTL")
+JSON_EXTRA = 4096  # commas and brackets of a JSON body beside those of its numbers
 REQUEST: TypeAdapter[PredictRequest] = TypeAdapter(
     Annotated[PredictRequest, Field(union_mode="left_to_right")]
 )
 
-Picture = bytes | Pixels | ImageError  # encoded, ready for the network, or unreadable
+Picture = bytes | Pixels | ImageError  # encoded, an input array, or unreadable
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
-def plain_pictures(body: bytes, kind: str, *, small: bool) -> list[bytes]:
-    """Return the pictures of a body: as it is, files in a plain form, or one in JSON.
+class Pictures(NamedTuple):
+    """The pictures of a request, in the order sent."""
 
-    `kind` is the body's Content-Type. With `small` there must be one, a small PNG. Of
-    all other bodies nothing is returned: `read_files` and `read_pictures` read those.
-    """
-    if kind.lower().startswith("multipart/"):
-        pictures = out_of_form(body, kind)
-    elif body.startswith(b"{"):
-        pictures = out_of_json(body)
-    else:
-        pictures = [body]
-    if small:
-        return pictures if len(pictures) == 1 and is_small_png(pictures[0]) else []
-    is_taken = len(pictures) <= MAX_PICTURES and all(map(reader_of, pictures))
-    return pictures if is_taken else []
+    pictures: list[Picture]
+    is_batch: bool  # the answer is a list, even of one
 
 
-def is_small_png(picture: bytes) -> bool:
-    """Tell whether a picture is a PNG that is quickly decoded, whatever it claims."""
-    if not picture.startswith(FIRST_CHUNK) or picture.count(b"IHDR") > 1:
-        return False
-    width, height = (int.from_bytes(picture[at : at + 4], "big") for at in (16, 20))
-    return width * height <= SMALL and not any(map(picture.count, COSTLY_CHUNKS))
-
-
-def out_of_form(body: bytes, kind: str) -> list[bytes]:
-    """Return the files of a form as curl writes it; nothing of any other."""
-    found = FORM.fullmatch(kind)
-    boundary = b"--" + found[2].encode() if found else b""
-    if not boundary or not body.startswith(boundary):
-        return []
-    *parts, end = body[len(boundary) :].split(b"\r\n" + boundary)
-    if end not in (b"--", b"--\r\n") or body.count(boundary) > len(parts) + 1:
-        return []
-    heads = [FILE.match(part) for part in parts]
-    files = [
-        part[head.end() :] for part, head in zip(parts, heads, strict=True) if head
-    ]
-    return files if len(files) == len(parts) else []
-
-
-def out_of_json(body: bytes) -> list[bytes]:
-    """Return the picture of a plain JSON request; nothing of any other."""
-    found = PLAIN_JSON.fullmatch(body)
-    try:
-        return [binascii.a2b_base64(found[1], strict_mode=True)] if found else []
-    except binascii.Error:
-        return []
-
-
-def read_body() -> bytes:
-    """Read the body in one piece if its length is known: growing a buffer is slow."""
-    try:
-        if request.content_length is not None:
-            return request.stream.read(request.content_length)
-        body = request.get_data(cache=False)
-        request.stream.read(1)  # raises 413 if the limit has cut the body short
-    except OSError as error:  # the client has left
-        raise BadRequest(f"the body cannot be read: {error}") from error
-    return body
-
-
-def read_files() -> list[Picture]:
-    """Read the files of a multipart form, in the order sent, whatever their names."""
-    parser = FormDataParser(
-        stream_factory=lambda *_args, **_kwargs: io.BytesIO(),  # the body is bounded
-        max_form_memory_size=current_app.config["MAX_CONTENT_LENGTH"],
-        max_form_parts=2 * MAX_PICTURES,  # fields that are no files count as well
-        cls=list,  # type: ignore[arg-type]  # a dictionary would lose the order
-        silent=False,
-    )
-    options = request.mimetype_params
-    try:
-        files: Any = parser.parse(request.stream, request.mimetype, None, options)[2]
-    except (OSError, ValueError) as error:
-        raise BadRequest(f"the form does not parse: {error}") from error
-    if not files:
-        raise BadRequest("no file in the form: curl -F image=@shirt.png")
-    return [file.read() for _, file in files]
-
-
-def read_pictures(body: bytes) -> tuple[list[Picture], bool]:
-    """Take the pictures out of a body that is no form; tell if they are a batch."""
+def read_pictures(
+    body: bytes, content_type: str, input_shape: tuple[int, ...]
+) -> Pictures:
+    """Read the pictures of a body. Raises `RequestError`."""
+    if content_type[: len(MULTIPART)].lower() == MULTIPART:
+        files = read_form(body, content_type)
+        return Pictures([*files], len(files) > 1)
     if not body:
-        raise BadRequest(
-            "the body is empty: send a picture, a form with a file or JSON"
-        )
-    if reader_of(body) is None and (
-        request.is_json or body.lstrip().startswith((b"{", b"["))
-    ):
-        return read_json(body)
-    return [body], False
+        raise RequestError("bad_request", EMPTY)
+    if reader_of(body) is None and is_json(body, content_type):
+        return read_json(body, input_shape)
+    return Pictures([body], is_batch=False)
 
 
-def read_json(body: bytes) -> tuple[list[Picture], bool]:
+def is_json(body: bytes, content_type: str) -> bool:
+    """Return whether a body is JSON by its header or its first byte."""
+    if "json" in content_type.lower():
+        return True
+    return body[:64].lstrip().startswith((b"{", b"["))
+
+
+def read_form(body: bytes, content_type: str) -> list[bytes]:
+    """Return the files of a multipart form, whatever their names.
+
+    Raises `RequestError` if it does not parse or holds no file.
+    """
+    boundary = parse_options_header(content_type)[1].get("boundary", "")
+    try:
+        if not boundary:
+            raise ValueError("no boundary in its header")
+        files = decode_form(boundary.encode(), body)
+    except RequestEntityTooLarge as error:
+        raise RequestError("too_large", TOO_MANY) from error
+    except ValueError as error:
+        detail = f"the form does not parse: {error}"
+        raise RequestError("bad_request", detail) from error
+    if not files:
+        detail = "no file in the form: curl -F image=@shirt.png"
+        raise RequestError("bad_request", detail)
+    return files
+
+
+def decode_form(boundary: bytes, body: bytes) -> list[bytes]:
+    """Return the files of a form. Raises `ValueError`, `RequestEntityTooLarge`."""
+    files: list[list[bytes]] = []
+    chunks: list[bytes] = []
+    for event in form_events(MultipartDecoder(boundary, max_parts=MAX_PARTS), body):
+        if isinstance(event, File | FormField):
+            chunks = []
+        if isinstance(event, File):
+            files.append(chunks)
+        elif isinstance(event, Data):
+            chunks.append(event.data)
+    return [b"".join(chunks) for chunks in files]
+
+
+def form_events(decoder: MultipartDecoder, body: bytes) -> Iterator[Event]:
+    """Decode a form in small steps: one costs what is buffered.
+
+    Raises `ValueError` if the form does not parse or the head of a part is long.
+    """
+    for start in range(0, len(body) + FORM_CHUNK, FORM_CHUNK):
+        decoder.receive_data(body[start : start + FORM_CHUNK] or None)
+        while True:
+            head = (
+                decoder.buffer[:MAX_PART_HEAD] if decoder.state is State.PART else b""
+            )
+            if len(head) == MAX_PART_HEAD and not BLANK_LINE.search(head):
+                raise ValueError(f"the head of a part is over {MAX_PART_HEAD} bytes")
+            event = decoder.next_event()
+            if isinstance(event, NeedData):
+                break
+            yield event
+            if isinstance(event, Epilogue):
+                return
+
+
+def read_json(body: bytes, input_shape: tuple[int, ...]) -> Pictures:
     """Read `image`, `images` or `pixels` out of a JSON body."""
-    if body.count(b",") > MAX_NUMBERS:  # told before a costly parse
-        raise TooLargeError(TOO_MANY)
+    check_json_size(body, input_shape)
     try:
         document = REQUEST.validate_json(body)
     except ValidationError as error:
-        raise BadRequest(why_invalid(error)) from error
+        raise RequestError("bad_request", why_invalid(error)) from error
     if isinstance(document, ImageRequest):
-        return [from_base64(document.image)], False
+        return Pictures([from_base64(document.image)], is_batch=False)
     if isinstance(document, ImagesRequest):
-        return [from_base64(text) for text in document.images], True
-    return read_numbers(document.pixels)
+        return Pictures([from_base64(text) for text in document.images], is_batch=True)
+    return read_numbers(document.pixels, input_shape)
+
+
+def parse_json(
+    schema: type[Schema], body: bytes, input_shape: tuple[int, ...]
+) -> Schema:
+    """Validate a message of a protocol. Raises `RequestError` with the first fault."""
+    check_json_size(body, input_shape)
+    try:
+        return schema.model_validate_json(body)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        parts = [str(part) for part in fault["loc"]]  # [...]: a type of a union
+        place = ".".join(part for part in parts if "[" not in part) or "the body"
+        raise RequestError("bad_request", f"{place}: {fault['msg']}") from error
+
+
+def check_json_size(body: bytes, input_shape: tuple[int, ...]) -> None:
+    """Raise `RequestError` if a body holds more values or lists than any request needs.
+
+    Counted before the parse, which costs some 400 bytes and 2 us for each.
+    """
+    most = max_numbers(input_shape) + JSON_EXTRA
+    if body.count(b",") > most or body.count(b"[") + body.count(b"{") > most:
+        raise RequestError("too_large", TOO_MANY)
+
+
+def max_numbers(input_shape: tuple[int, ...]) -> int:
+    """Return how many numbers a JSON body may hold."""
+    return min(MAX_PICTURES * math.prod(input_shape), MAX_JSON_NUMBERS)
 
 
 def why_invalid(error: ValidationError) -> str:
-    """Tell JSON that does not parse from JSON that says something else."""
+    """Describe why a JSON body is no request: it does not parse, or has no picture."""
     fault = error.errors(include_url=False, include_input=False)[0]
     if fault["type"] == "json_invalid":
         return f"the JSON does not parse: {fault['msg']}"
     return 'send {"image": "<base64>"}, {"images": [...]} or {"pixels": [[...]]}'
 
 
-def read_numbers(values: list[Any]) -> tuple[list[Picture], bool]:
-    """Read 28x28 numbers as one picture, Nx28x28 as a batch."""
+def read_numbers(values: list[Any], input_shape: tuple[int, ...]) -> Pictures:
+    """Read numbers of the model's input shape as one picture, [N, ...] as a batch."""
     numbers = to_array(values)
-    if numbers.ndim > 3 or numbers.shape[-2:] != (SIDE, SIDE):  # noqa: PLR2004
-        raise BadRequest(f"pixels must be 28x28 or Nx28x28, not {numbers.shape}")
-    is_batch = numbers.shape != (SIDE, SIDE)
-    return list(from_numbers(numbers).reshape(-1, SIDE, SIDE)), is_batch
+    if numbers.shape not in (input_shape, (len(values), *input_shape)):
+        shape = "x".join(map(str, input_shape))
+        detail = f"pixels must be {shape} or Nx{shape}, not {numbers.shape}"
+        raise RequestError("bad_request", detail)
+    is_batch = numbers.shape != input_shape
+    pixels = from_numbers(numbers).reshape(-1, *input_shape)
+    return Pictures([*pixels], is_batch)
 
 
 def from_base64(text: object) -> Picture:
-    """Decode one picture, or say why it cannot be."""
+    """Decode one picture; return an `ImageError` if it is not base64."""
     try:
         return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
     except (binascii.Error, ValueError, TypeError) as error:
@@ -190,7 +212,7 @@ def from_base64(text: object) -> Picture:
 
 
 def to_array(values: list[Any] | bytes) -> NDArray[Any]:
-    """Hold levels as an array of uint8, lists as one of objects.
+    """Return levels as an array of uint8, lists as one of objects.
 
     Uneven rows stay lists inside of it.
     """
@@ -200,29 +222,32 @@ def to_array(values: list[Any] | bytes) -> NDArray[Any]:
 
 
 def from_numbers(numbers: NDArray[Any]) -> Pixels:
-    """Round numbers from 0 to 255: uint8 of the same shape. Raises `BadRequest`."""
+    """Round numbers from 0 to 255: uint8 of the same shape. Raises `RequestError`."""
     if numbers.dtype == np.uint8:
         return numbers
-    complaint = BadRequest("pixels must be numbers from 0 to 255")
+    fault = RequestError("bad_request", "pixels must be numbers from 0 to 255")
     if numbers.dtype == object and not set(map(type, numbers.flat)) <= {int, float}:
-        raise complaint
+        raise fault
     try:
         levels = numbers.astype(np.float64)
     except OverflowError as error:
-        raise complaint from error
+        raise fault from error
     if not ((levels >= 0) & (levels <= WHITE)).all():  # NaN is neither
-        raise complaint
+        raise fault
     whole = levels.round()
     if levels.max(initial=0) <= 1 and (levels != whole).any():
-        raise BadRequest("pixels are from 0 to 255, these from 0 to 1: times 255")
+        detail = "pixels are from 0 to 255, these from 0 to 1: times 255"
+        raise RequestError("bad_request", detail)
     return whole.astype(np.uint8)
 
 
-def decode(picture: Picture) -> Pixels | ImageError:
-    """Bring a picture to pixels, or return the error that says why not."""
-    if not isinstance(picture, bytes):
-        return picture
-    try:
-        return to_pixels(picture)
-    except ImageError as error:
-        return error
+def is_small_png(picture: Picture) -> bool:
+    """Return whether a picture is a PNG that is quickly decoded, whatever it claims."""
+    if not isinstance(picture, bytes) or not picture.startswith(FIRST_CHUNK):
+        return False
+    width, height = (int.from_bytes(picture[at : at + 4], "big") for at in (16, 20))
+    return (
+        width * height <= SMALL_PIXELS
+        and picture.count(b"IHDR") == 1
+        and not any(map(picture.count, COSTLY_CHUNKS))
+    )

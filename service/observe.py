@@ -1,4 +1,4 @@
-"""What the service tells its keeper: log lines, figures and a record of predictions.
+"""What operators see of the service: log lines, metrics, a record of predictions.
 
     {"time":"...","level":"info","request_id":"...",...,"status":200,"predictions":[...]}
 
@@ -7,6 +7,7 @@ One JSON line a request on standard output; `/metrics` for Prometheus; with
 their SHA-256 and size, never by their pixels.
 """
 
+import hashlib
 import os
 import struct
 import sys
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
+from http import HTTPStatus
 from logging import DEBUG, ERROR, INFO, WARNING, getLevelName, makeLogRecord
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -31,33 +33,35 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 from pydantic_core import to_json
 
+from model.classifier import Prediction
+from model.images import ImageError, Pixels
+
 Json = dict[str, Any]
 
 RECORD_BYTES = 10_000_000  # of a file of predictions, then the next is begun
 RECORD_FILES = 10  # kept of each process, the newest ones
 PAUSES = (0.01, 0.03, 0.1, 0.3)  # seconds, for a worker that starts to get ready
-SERVER_FAULT, CLIENT_FAULT = 500, 400  # the least status of each
 
 REQUESTS = Counter(
-    "fashion_requests", "Answers, by route and status.", ["route", "status"]
+    "classifier_requests", "Answers, by route and status.", ["route", "status"]
 )
 LATENCY = Histogram(
-    "fashion_request_seconds",
+    "classifier_request_seconds",
     "From when the request has come whole to its answer.",
     ["route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
 INFERENCE = Histogram(
-    "fashion_inference_seconds",
+    "classifier_inference_seconds",
     "The network's time for a pass: a request's pictures, or several requests'.",
     buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
 )
 PICTURES = Counter(
-    "fashion_pictures", "Pictures that got a class, by class.", ["class"]
+    "classifier_pictures", "Pictures that got a class, by class.", ["class"]
 )
-REFUSALS = Counter("fashion_refusals", "Pictures that got none, by code.", ["code"])
+REFUSALS = Counter("classifier_refusals", "Pictures that got none, by code.", ["code"])
 MODEL = Gauge(
-    "fashion_model_info",
+    "classifier_model_info",
     "1 for the model that serves.",
     ["name", "version"],
     multiprocess_mode="livemax",
@@ -83,33 +87,53 @@ class Record(RotatingFileHandler):
 
 
 def to_line(fields: Json) -> str:
-    """Write a line of JSON in ASCII, which any standard output takes."""
+    """Return a line of JSON in ASCII, which any standard output takes."""
     return to_json(fields, ensure_ascii=True).decode()
 
 
-def write_line(level: int, fields: Json) -> None:
+def log_line(level: int, fields: Json) -> None:
     """Write one line to standard output: the time, the level, then `fields`."""
     head = {"time": now(), "level": getLevelName(level).lower()}
     sys.stdout.write(f"{to_line(head | fields)}\n")
     sys.stdout.flush()
 
 
-def level_of(status: int, is_routine: bool) -> int:
-    """Choose a request's level by its answer; what probes ask is for debugging."""
-    if status >= SERVER_FAULT:
+def level_of(status: int, *, is_routine: bool) -> int:
+    """Return the log level of an answer; what probes request is for debugging."""
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return ERROR
-    if status >= CLIENT_FAULT:
+    if status >= HTTPStatus.BAD_REQUEST:
         return WARNING
     return DEBUG if is_routine else INFO
 
 
+def log_fields(outcome: Prediction | ImageError) -> Json:
+    """Return what the log has of a picture: its class, or the code of its error."""
+    if isinstance(outcome, ImageError):
+        return {"code": outcome.code}
+    if outcome.is_unknown:
+        return {"code": "unknown_class", "unknown_score": outcome.unknown_score}
+    return {
+        "class": outcome.label,
+        "probability": outcome.probability,
+        "unknown_score": outcome.unknown_score,
+    }
+
+
+def digest(picture: bytes | Pixels | ImageError) -> Json:
+    """Return the SHA-256 and the size of a picture."""
+    data = b"" if isinstance(picture, ImageError) else bytes(picture)
+    sha256 = hashlib.sha256(data).hexdigest() if data else None
+    return {"sha256": sha256, "bytes": len(data)}
+
+
 def now() -> str:
-    """Return the time in UTC, to the millisecond, as ISO 8601 writes it."""
+    """Return the time in UTC, to the millisecond, as ISO 8601 has it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def exposition() -> tuple[bytes, str]:
-    """Return all figures as Prometheus reads them, of all workers, and their type."""
+    """Return the metrics of all workers in Prometheus's format, and its media type."""
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
@@ -124,8 +148,8 @@ def exposition() -> tuple[bytes, str]:
 
 def count_request(route: str, status: int, seconds: float) -> None:
     """Count an answer and its time."""
-    answers, times = _counters(route, status)
-    answers.inc()
+    replies, times = _counters(route, status)
+    replies.inc()
     times.observe(seconds)
 
 
@@ -134,15 +158,10 @@ def _counters(route: str, status: int) -> tuple[Counter, Histogram]:
     return REQUESTS.labels(route, status), LATENCY.labels(route)
 
 
-def count_unread(status: int) -> None:
-    """Count an answer that was sent before the request was read."""
-    REQUESTS.labels("none", status).inc()
-
-
-def count_predictions(outcomes: Iterable[Json]) -> None:
+def count_predictions(rows: Iterable[Json]) -> None:
     """Count the pictures of a request by class, or by the code of their error."""
-    for outcome in outcomes:
-        if "class" in outcome:
-            PICTURES.labels(outcome["class"]).inc()
+    for row in rows:
+        if "class" in row:
+            PICTURES.labels(row["class"]).inc()
         else:
-            REFUSALS.labels(outcome["code"]).inc()
+            REFUSALS.labels(row["code"]).inc()

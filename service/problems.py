@@ -10,12 +10,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 MAX_PICTURES = 256  # in one request
-REQUEST_SECONDS = 10  # for a request to arrive, and for its answer to be taken
+REQUEST_SECONDS = 10  # for the head of a request, and for its body without more time
+CLOSE = {"Connection": "close"}
 
 NOT_FOUND = "there is no such page"
 OUR_FAULT = "our fault; the log says more under the request's id"
 QUEUE_FULL = "the queue is full; try again in a moment"
-TOO_LATE = f"the request was not complete in {REQUEST_SECONDS} s"
+TOO_LATE = "the request has stopped, or comes too slowly"
+TOO_MUCH = "too much is being sent to the service; try again in a moment"
+TOO_MANY_CONNECTIONS = "too many connections; try again in a moment"
+CLIENT_GONE = "the client has gone"
 TOO_MANY = f"at most {MAX_PICTURES} pictures in one request"
 EMPTY = "the body is empty: send a picture, a form with a file or JSON"
 NO_KEY = "send a key: X-API-Key: KEY or Authorization: Bearer KEY"

@@ -1,0 +1,208 @@
+"""The ASGI application: hot routes answered in the event loop, all others by Flask.
+
+    front = Front(predict.app)
+
+Over `service.core`, as Flask's views are. Small requests that arrive together share a
+pass of the network; whatever takes longer waits for the inference thread.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from a2wsgi import WSGIMiddleware
+from flask import Flask
+
+from service.answers import Outcome
+from service.batching import overloaded
+from service.core import QUICK_BYTES, Call, Job, Reply, Service
+from service.problems import (
+    CLIENT_GONE,
+    CLOSE,
+    REQUEST_SECONDS,
+    TOO_LATE,
+    TOO_MUCH,
+    RequestError,
+)
+
+FLASK_THREADS = 8
+MIN_RATE = 64 * 1024  # bytes a second of a body, after its first `REQUEST_SECONDS`
+MAX_BODY_SECONDS = 60
+MAX_RECEIVED = 128 * 1024**2  # bytes of all bodies under way; small ones may exceed it
+SMALL_BODY = 256 * 1024
+MAX_TOGETHER = 16  # requests that share a pass
+LINGER_SECONDS, LINGER_BYTES = 2, 1024**2  # with a client that sends after its answer
+
+Message = dict[str, Any]
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class Waiting(NamedTuple):
+    """A small request that waits for the next shared pass."""
+
+    job: Job
+    outcomes: asyncio.Future[list[Outcome]]
+
+
+class Front:
+    """The ASGI application: hot routes are answered here, all others by Flask."""
+
+    def __init__(self, app: Flask) -> None:
+        self.service: Service = app.extensions["service"]
+        wsgi_app: Any = app
+        self.flask: Any = WSGIMiddleware(wsgi_app, workers=FLASK_THREADS)
+        self.small: list[Waiting] = []
+        self.received = 0  # bytes of bodies under way
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":  # a WebSocket, which is refused
+            await self.flask(scope, receive, send)
+            return
+        if scope["method"] != "POST" or scope["path"] not in self.service.routes:
+            # threads of Flask wait for no client: there is no route that takes a body,
+            # and a request that is cancelled may go on
+            await asyncio.shield(self.flask(scope, receive_nothing, send))
+            await discard_body(receive)
+            return
+        call = self.to_call(scope)
+        try:
+            reply = await self.answer(call, scope, receive)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is logged
+            reply = self.service.refuse(call, error)
+        finally:
+            self.received -= len(call.body)
+        await send_reply(reply, self.service.finish(call, reply.headers), send)
+        self.service.account(call, reply.status)
+        if not call.body:
+            await discard_body(receive)
+
+    def to_call(self, scope: Scope) -> Call:
+        """Return the request; fields of the same name are joined, as WSGI has them."""
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in scope["headers"]:
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]},{value}" if name in headers else value
+        path, query = scope["path"], scope["query_string"].decode("latin-1")
+        route, _ = self.service.routes[path]
+        return Call("POST", path, route, query, headers)
+
+    async def answer(self, call: Call, scope: Scope, receive: Receive) -> Reply:
+        """Answer a request of pictures. Raises as the service does."""
+        self.service.authorize(call)
+        if self.service.queue.is_full(len(self.small)):
+            raise overloaded()  # before the body has come: that is cheaper
+        await self.read_body(call, receive)
+        call.started = time.perf_counter()
+        if len(call.body) <= QUICK_BYTES:
+            job = self.service.read(call)
+            if self.service.is_quick(job):
+                return self.service.render(call, job, await self.share_pass(job))
+            work = partial(self.service.run, call, job)
+        else:
+            work = partial(self.service.process, call)
+        is_gone = scope.get("extensions", {}).get("is_gone", lambda: False)
+        return await asyncio.wrap_future(self.service.queue.submit(work, is_gone))
+
+    async def read_body(self, call: Call, receive: Receive) -> None:
+        """Read the body of a request, within the limits of size and time.
+
+        Raises `RequestError`.
+        """
+        limit = self.service.settings.max_content_length
+        if is_longer(call.headers.get("content-length"), limit):
+            raise self.service.too_large()
+        chunks: list[bytes] = []
+        size, is_whole = 0, False
+        started = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(started + REQUEST_SECONDS) as timer:
+                while not is_whole:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise RequestError("bad_request", CLIENT_GONE)
+                    chunk = message.get("body", b"")
+                    chunks.append(chunk)
+                    size += len(chunk)
+                    self.received += len(chunk)
+                    if size > limit:
+                        raise self.service.too_large()
+                    if self.received > MAX_RECEIVED and size > SMALL_BODY:
+                        raise overloaded(TOO_MUCH)
+                    is_whole = not message.get("more_body", False)
+                    seconds = min(REQUEST_SECONDS + size / MIN_RATE, MAX_BODY_SECONDS)
+                    timer.reschedule(started + seconds)
+        except TimeoutError as error:
+            raise RequestError("timeout", TOO_LATE, CLOSE) from error
+        finally:
+            if not is_whole:
+                self.received -= size
+        call.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def share_pass(self, job: Job) -> asyncio.Future[list[Outcome]]:
+        """Have a small job done together with those that arrive in the same turn."""
+        loop = asyncio.get_running_loop()
+        if not self.small:
+            loop.call_soon(self.run_pass)
+        waiting = Waiting(job, loop.create_future())
+        self.small.append(waiting)
+        return waiting.outcomes
+
+    def run_pass(self) -> None:
+        """Classify the pictures of small jobs in one pass."""
+        batch, self.small = self.small[:MAX_TOGETHER], self.small[MAX_TOGETHER:]
+        if self.small:
+            asyncio.get_running_loop().call_soon(self.run_pass)
+        started = time.monotonic()
+        try:
+            groups = self.service.classify([one.job.pictures for one in batch])
+        except Exception as error:  # noqa: BLE001 - each request logs it
+            for one in batch:
+                one.outcomes.set_exception(error)
+            return
+        self.service.queue.observe(time.monotonic() - started, len(batch))
+        for one, outcomes in zip(batch, groups, strict=True):
+            if not one.outcomes.done():  # its task may be cancelled
+                one.outcomes.set_result(outcomes)
+
+
+async def send_reply(reply: Reply, headers: dict[str, str], send: Send) -> None:
+    """Send an answer with these headers."""
+    fields = [
+        (name.encode(), value.encode("latin-1")) for name, value in headers.items()
+    ]
+    fields.append((b"Content-Length", b"%d" % len(reply.body)))
+    start = {"type": "http.response.start", "status": reply.status, "headers": fields}
+    await send(start)
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+async def receive_nothing() -> Message:
+    """Receive an empty body."""
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def discard_body(receive: Receive) -> None:
+    """Read the rest of a request that is answered, a bounded time and size.
+
+    The client may read its answer only once it has sent all.
+    """
+    size = 0
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while size < LINGER_BYTES:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
+
+
+def is_longer(content_length: str | None, limit: int) -> bool:
+    """Return whether a Content-Length is over a limit."""
+    return content_length is not None and int(content_length) > limit

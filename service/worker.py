@@ -1,0 +1,122 @@
+"""gunicorn's own ASGI worker, and what it lacks.
+
+    worker_class = "service.worker.Worker"
+
+Connections have limits of time and number, a client that has closed its half of one is
+answered, and a stop waits for no idle client. Each hook names the part of gunicorn that
+it leans on; the Pipfile pins the minor version.
+"""
+
+import asyncio
+import sys
+from asyncio import TimerHandle
+from typing import Any
+
+from gunicorn.asgi.protocol import ASGIProtocol
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+from gunicorn.workers import gasgi
+
+from service.problems import PROBLEMS, REQUEST_SECONDS, TOO_MANY_CONNECTIONS
+
+IDLE_SECONDS = 0.3  # for a client of a stopping worker to begin its last request
+
+
+class Protocol(ASGIProtocol):  # type: ignore[misc]
+    """A connection, with a time for each head, that may be half-closed."""
+
+    worker: "Worker"
+    head_timer: TimerHandle | None = None
+    is_half_closed = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Begin, or refuse one connection too many."""
+        super().connection_made(transport)
+        self.worker.connections.add(self)
+        self._arm_keepalive_timer()  # for a first request that never comes
+        if self.worker.nr_conns > self.cfg.worker_connections:
+            status = PROBLEMS["overloaded"].status
+            self._send_error_response(status, TOO_MANY_CONNECTIONS)
+            self._close_transport()
+
+    def data_received(self, data: bytes) -> None:
+        """Receive; bound the time that the rest of a head may take."""
+        super().data_received(data)
+        if self._current_request is None:
+            if self.head_timer is None:
+                loop = self.worker.loop
+                self.head_timer = loop.call_later(REQUEST_SECONDS, self._head_late)
+        elif self.head_timer is not None:
+            self.head_timer.cancel()
+            self.head_timer = None
+
+    def _head_late(self) -> None:
+        if self._current_request is None:
+            self._keepalive_timeout()
+
+    def eof_received(self) -> bool:
+        """Keep a half-closed connection for as long as its answer takes."""
+        self.is_half_closed = True
+        self._keepalive = 0  # this answer is the last
+        receiver = self._body_receiver
+        return receiver is not None and bool(receiver._complete)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        super().connection_lost(exc)
+        self.worker.connections.discard(self)
+        if self.head_timer is not None:
+            self.head_timer.cancel()
+
+    def is_gone(self) -> bool:
+        """Return whether the client has left: its half of the connection is closed."""
+        return bool(self._closed or self.is_half_closed)
+
+    def is_idle(self) -> bool:
+        """Return whether no request has begun."""
+        return bool(self._awaiting_request and self.head_timer is None)
+
+    def _build_http_scope(self, *arguments: Any) -> dict[str, Any]:
+        """Let the application ask whether the client is still there."""
+        scope: dict[str, Any] = super()._build_http_scope(*arguments)
+        scope["extensions"] = {"is_gone": self.is_gone}
+        return scope
+
+
+class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
+    """The worker: Flask wrapped by the ASGI front."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.connections: set[Protocol] = set()
+
+    @classmethod
+    def check_config(cls, cfg: Config, log: Logger) -> None:
+        """Refuse what the service does not do."""
+        super().check_config(cfg, log)
+        if cfg.is_ssl:
+            sys.exit("gunicorn: HTTPS is the work of a proxy before this worker")
+        if cfg.preload_app:
+            sys.exit("gunicorn: each worker builds its own network: no --preload")
+
+    def load_wsgi(self) -> None:
+        """Load the Flask application, and the front before it."""
+        flask = self.app.wsgi()
+        # not before the fork, for this builds the network and counts for this process
+        from service.asgi import Front  # noqa: PLC0415
+
+        self.asgi = Front(flask)
+        gasgi.ASGIProtocol = Protocol  # which `_serve` makes of each connection
+
+    async def _shutdown(self) -> None:
+        """Finish what has begun, after SIGTERM or `max_requests`."""
+        closing = self.loop.create_task(self._close_idle())
+        await super()._shutdown()
+        closing.cancel()
+
+    async def _close_idle(self) -> None:
+        """Close the connections without a request, which gunicorn would wait for."""
+        while True:
+            await asyncio.sleep(IDLE_SECONDS)
+            for connection in [one for one in self.connections if one.is_idle()]:
+                connection._keepalive_timeout()
