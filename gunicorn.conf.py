@@ -40,6 +40,7 @@ worker_connections = 900  # idle ones too, below the usual limit of 1,024 open f
 keepalive = 65  # seconds, longer than a load balancer's 60
 graceful_timeout = 8  # seconds to finish in, less than Docker's 10 before it kills
 asgi_lifespan = "off"
+asgi_loop = "asyncio"  # which can accept one connection at a time
 control_socket_disable = True
 if Path("/dev/shm").is_dir():  # noqa: S108 - in memory: a busy disk fakes a dead worker
     worker_tmp_dir = "/dev/shm"  # noqa: S108

@@ -32,7 +32,8 @@ MIN_RATE = 64 * 1024  # bytes a second of a body, after its first `REQUEST_SECON
 MAX_BODY_SECONDS = 60
 MAX_RECEIVED = 128 * 1024**2  # bytes of all bodies under way; small ones may exceed it
 SMALL_BODY = 256 * 1024
-MAX_TOGETHER = 16  # requests that share a pass
+MAX_TOGETHER = 16  # small requests that share a pass
+MAX_SMALL = 128  # small requests that wait for one
 LINGER_SECONDS, LINGER_BYTES = 2, 1024**2  # with a client that sends after its answer
 
 Message = dict[str, Any]
@@ -94,8 +95,8 @@ class Front:
     async def answer(self, call: Call, scope: Scope, receive: Receive) -> Reply:
         """Answer a request of pictures. Raises as the service does."""
         self.service.authorize(call)
-        if self.service.queue.is_full(len(self.small)):
-            raise overloaded()  # before the body has come: that is cheaper
+        if not is_small(call) and self.service.queue.is_full():
+            raise overloaded()  # before the body is read: an early refusal is cheap
         await self.read_body(call, receive)
         call.started = time.perf_counter()
         if len(call.body) <= QUICK_BYTES:
@@ -144,8 +145,13 @@ class Front:
         call.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def share_pass(self, job: Job) -> asyncio.Future[list[Outcome]]:
-        """Have a small job done together with those that arrive in the same turn."""
+        """Have a small job done together with those that arrive in the same turn.
+
+        Raises `RequestError` if there are too many.
+        """
         loop = asyncio.get_running_loop()
+        if len(self.small) >= MAX_SMALL:
+            raise overloaded()
         if not self.small:
             loop.call_soon(self.run_pass)
         waiting = Waiting(job, loop.create_future())
@@ -201,6 +207,12 @@ async def discard_body(receive: Receive) -> None:
                     return
     except TimeoutError:
         return
+
+
+def is_small(call: Call) -> bool:
+    """Return whether a body is announced that may be answered without the queue."""
+    length = call.headers.get("content-length")
+    return length is not None and int(length) <= QUICK_BYTES
 
 
 def is_longer(content_length: str | None, limit: int) -> bool:

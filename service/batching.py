@@ -54,9 +54,9 @@ class InferenceQueue:
         self._strained_until = 0.0
         self._pace = 0.0  # seconds, moving average of a job's time
 
-    def is_full(self, pending: int = 0) -> bool:
-        """Return whether nobody more may wait, beside `pending` small requests."""
-        waiting = self._jobs - 1 + pending
+    def is_full(self) -> bool:
+        """Return whether nobody more may wait."""
+        waiting = self._jobs - 1
         is_strained = time.monotonic() < self._strained_until
         seconds, least, most = STRAINED if is_strained else BURST
         if waiting < min(most, max(least, seconds / (self._pace or seconds))):

@@ -154,7 +154,7 @@ def swagger_folder() -> Path:
 @cache
 def to_text() -> str:
     """Return the document as JSON, made once: neither routes nor model change."""
-    return json.dumps(describe(current_app.extensions["classifier"]))
+    return json.dumps(describe(current_app.extensions["service"].classifier))
 
 
 def describe(model: Classifier) -> Json:

@@ -8,6 +8,7 @@ Triton's extension (docs/protocol/extension_binary_data.md of its server).
 """
 
 import math
+import re
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -134,7 +135,7 @@ def split_body(body: bytes, header: str | None) -> tuple[bytes, bytes]:
     """Split the JSON from the binary data that follows it if a header says so."""
     if header is None:
         return body, b""
-    length = int(header) if header.isascii() and header.isdecimal() else -1
+    length = int(header) if re.fullmatch("[0-9]{1,9}", header) else -1
     if not 0 <= length <= len(body):
         detail = f"{HEADER_LENGTH} must be from 0 to {len(body)}, the body"
         raise RequestError("bad_request", detail)

@@ -9,6 +9,7 @@ it leans on; the Pipfile pins the minor version.
 
 import asyncio
 import sys
+import time
 from asyncio import TimerHandle
 from typing import Any
 
@@ -19,6 +20,8 @@ from gunicorn.workers import gasgi
 
 from service.problems import PROBLEMS, REQUEST_SECONDS, TOO_MANY_CONNECTIONS
 
+REFUSED_SECONDS = 1  # for a client to read why, before the connection is closed
+YIELD_SECONDS = 0.0002  # for an idler worker to accept the next connection
 IDLE_SECONDS = 0.3  # for a client of a stopping worker to begin its last request
 
 
@@ -33,11 +36,14 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         """Begin, or refuse one connection too many."""
         super().connection_made(transport)
         self.worker.connections.add(self)
+        if self.worker.nr_conns > 1:
+            time.sleep(YIELD_SECONDS)
         self._arm_keepalive_timer()  # for a first request that never comes
         if self.worker.nr_conns > self.cfg.worker_connections:
             status = PROBLEMS["overloaded"].status
             self._send_error_response(status, TOO_MANY_CONNECTIONS)
-            self._close_transport()
+            self._closed = True  # nothing that it sends is served
+            self.worker.loop.call_later(REFUSED_SECONDS, transport.close)
 
     def data_received(self, data: bytes) -> None:
         """Receive; bound the time that the rest of a head may take."""
@@ -107,6 +113,21 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
 
         self.asgi = Front(flask)
         gasgi.ASGIProtocol = Protocol  # which `_serve` makes of each connection
+
+    async def _serve(self) -> None:
+        """Serve; accept one connection in each turn of the loop.
+
+        asyncio would accept a hundred, and one worker might take all that wait.
+        """
+        create_server = self.loop.create_server
+
+        async def accept_singly(*arguments: Any, sock: Any, **options: Any) -> Any:
+            server = await create_server(*arguments, sock=sock, backlog=1, **options)
+            sock.listen(self.cfg.backlog)  # for it was set to 1 as well
+            return server
+
+        self.loop.create_server = accept_singly
+        await super()._serve()
 
     async def _shutdown(self) -> None:
         """Finish what has begun, after SIGTERM or `max_requests`."""

@@ -60,17 +60,17 @@ def test_figures_add_up_over_workers(
     answer = requests.get(f"{server.url}/metrics", timeout=10)
     assert answer.headers["Content-Type"].startswith("text/plain")
     text = answer.text
-    right = 'fashion_requests_total{route="/predict",status="200"}'
+    right = 'classifier_requests_total{route="/predict",status="200"}'
     assert figure(text, right) == 20
-    assert figure(text, 'fashion_requests_total{route="none",status="404"}') == 1
-    assert figure(text, 'fashion_pictures_total{class="Bag"}') == 20
-    assert figure(text, 'fashion_refusals_total{code="unsupported_image"}') == 1
-    assert figure(text, 'fashion_request_seconds_count{route="/predict"}') == 21
-    assert figure(text, "fashion_inference_seconds_count") == 20
+    assert figure(text, 'classifier_requests_total{route="none",status="404"}') == 1
+    assert figure(text, 'classifier_pictures_total{class="Bag"}') == 20
+    assert figure(text, 'classifier_refusals_total{code="unsupported_image"}') == 1
+    assert figure(text, 'classifier_request_seconds_count{route="/predict"}') == 21
+    assert figure(text, "classifier_inference_seconds_count") == 20
     version = requests.post(
         f"{server.url}/predict", data=pictures["bag"], timeout=10
     ).json()["model"]["version"]
-    info = f'fashion_model_info{{name="fashion",version="{version}"}}'
+    info = f'classifier_model_info{{name="fashion",version="{version}"}}'
     assert figure(text, info) == 1
 
     lines = [json.loads(line) for line in soon(recorded, 22)]
@@ -90,7 +90,7 @@ def test_figures_add_up_over_workers(
 def test_counts_outlive_a_worker(watched: tuple[Server, Path]) -> None:
     server, _ = watched
     requests.get(f"{server.url}/nowhere", timeout=10)
-    name = 'fashion_requests_total{route="none",status="404"}'
+    name = 'classifier_requests_total{route="none",status="404"}'
     before = figure(requests.get(f"{server.url}/metrics", timeout=10).text, name)
     assert before >= 1
     old = set(children_of(server.process.pid))
@@ -119,7 +119,11 @@ def test_a_worker_that_starts_does_not_break_the_figures(
 def test_levels() -> None:
     assert observe.level_of(500, is_routine=True) == ERROR
     assert observe.level_of(200, is_routine=False) == INFO
-    assert observe.level_of(200, is_routine=True) < INFO < observe.level_of(404, True)
+    assert (
+        observe.level_of(200, is_routine=True)
+        < INFO
+        < observe.level_of(404, is_routine=True)
+    )
 
 
 def test_a_record_goes_on_in_a_new_file(
@@ -140,7 +144,7 @@ def test_a_record_goes_on_in_a_new_file(
 
 @pytest.fixture
 def keyed(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
-    monkeypatch.setitem(predict.app.config, "API_KEY", [b"new-key", b"old-key"])
+    monkeypatch.setattr(predict.service.settings, "api_key", [b"new-key", b"old-key"])
     return client
 
 

@@ -52,7 +52,7 @@ def test_every_code_has_an_example_and_a_row(document: dict[str, Any]) -> None:
 
 
 def test_the_document_describes_the_served_model(document: dict[str, Any]) -> None:
-    model = predict.classifier
+    model = predict.service.classifier
     assert model.name in document["info"]["title"]
     for fact in (model.version, str(list(model.input_shape)), *model.classes):
         assert fact in document["info"]["description"]

@@ -58,11 +58,11 @@ def test_the_page_knows_classes_samples_and_limits(
     client: FlaskClient, pictures: dict[str, bytes]
 ) -> None:
     text = client.get("/").text.replace("\xa0", " ")
-    assert ", ".join(predict.classifier.classes) in re.sub(r",\s+", ", ", text)
+    assert ", ".join(predict.service.classifier.classes) in re.sub(r",\s+", ", ", text)
     for name in (*(f"{picture}.png" for picture in pictures), "cat.gif"):
         assert f'src="/static/pictures/{name}"' in text
     assert 'data-max-pictures="256"' in text
-    assert predict.classifier.version in text
+    assert predict.service.classifier.version in text
 
 
 @pytest.mark.parametrize("path", ["/", "/ping", "/static/page.js", "/nowhere"])
@@ -79,7 +79,10 @@ def test_predict_names_the_class(client: FlaskClient, boot: bytes) -> None:
     assert answer["class_id"] == 9
     assert answer["probability"] == max(answer["probabilities"].values())
     assert list(answer["probabilities"])[:2] == ["T-shirt/top", "Trouser"]
-    assert answer["model"] == {"name": "fashion", "version": predict.classifier.version}
+    assert answer["model"] == {
+        "name": "fashion",
+        "version": predict.service.classifier.version,
+    }
     assert isinstance(answer["unknown_score"], float)
 
 
@@ -330,7 +333,7 @@ def test_our_own_fault_is_a_problem_too(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(predict, "classify", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(predict.service, "classify", lambda *_, **__: 1 / 0)
     response = client.post("/predict", data=boot, headers={"X-Request-ID": "find-me"})
     assert response.status_code == 500
     assert response.get_json()["code"] == "internal_error"
@@ -348,9 +351,9 @@ def test_a_full_disk_costs_no_answer(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no space left")
 
-    monkeypatch.setattr(observe, "write_line", full)
+    monkeypatch.setattr(observe, "log_line", full)
     assert client.post("/predict?explain=true", data=boot).status_code == 200
-    assert "not accounted for" in caplog.text
+    assert "is not in the log" in caplog.text
 
 
 def test_a_range_that_is_not_there_is_416(client: FlaskClient) -> None:
@@ -421,14 +424,14 @@ def test_unasked_the_network_is_not_asked_to_explain(
     client: FlaskClient, boot: bytes, query: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    session = predict.classifier._session
+    session = predict.service.classifier._session
 
     class Spy:
         def run(self, outputs: list[str], feeds: dict[str, Any]) -> list[Any]:
             asked.append(outputs)
             return list(session.run(outputs, feeds))
 
-    monkeypatch.setattr(predict.classifier, "_session", Spy())
+    monkeypatch.setattr(predict.service.classifier, "_session", Spy())
     answer = client.post(f"/predict{query}", data=boot).get_json()
     assert "explain" not in answer
     assert asked == [["probabilities", "unknown_score"]]

@@ -76,7 +76,7 @@ def test_the_server_describes_itself(client: FlaskClient, path: str) -> None:
 
 def test_the_model_describes_itself(client: FlaskClient) -> None:
     answer = client.get("/v2/models/fashion").get_json()
-    assert answer["versions"] == [predict.classifier.version]
+    assert answer["versions"] == [predict.service.classifier.version]
     assert answer["platform"] == "onnx_onnxv1"
     assert [(x["name"], x["datatype"], x["shape"]) for x in answer["inputs"]] == [
         ("pixels", "UINT8", [-1, 28, 28]),
@@ -137,7 +137,7 @@ def test_an_image_gets_the_answer_of_predict(
 def test_an_unknown_picture_is_an_output(client: FlaskClient) -> None:
     answer = outputs(infer(client, pixels_input(np.zeros((1, 28, 28)))))
     assert answer["is_unknown"] == [True]
-    assert answer["unknown_score"][0] > predict.classifier.unknown_threshold
+    assert answer["unknown_score"][0] > predict.service.classifier.unknown_threshold
 
 
 def test_outputs_are_selected_in_the_order_asked(client: FlaskClient) -> None:
@@ -155,11 +155,11 @@ def test_the_id_is_echoed_and_nulls_are_as_nothing(client: FlaskClient) -> None:
     answer = response.get_json()
     assert set(answer) == {"model_name", "model_version", "outputs"}
     assert answer["model_name"] == "fashion"
-    assert answer["model_version"] == predict.classifier.version
+    assert answer["model_version"] == predict.service.classifier.version
 
 
 def test_the_version_may_stand_in_the_path(client: FlaskClient) -> None:
-    path = f"/v2/models/fashion/versions/{predict.classifier.version}"
+    path = f"/v2/models/fashion/versions/{predict.service.classifier.version}"
     assert client.get(path).get_json()["name"] == "fashion"
     assert client.get(f"{path}/ready").get_json()["ready"] is True
     body = {"inputs": [pixels_input(np.zeros((1, 784)))]}
@@ -216,12 +216,12 @@ BAD_INPUTS = [
     ([changed(shape=[1.0, 784])], 400, "integer"),
     ([changed(shape=[True, 784])], 400, "integer"),
     ([changed(shape=[2**70, 784])], 400, "less than or equal"),
-    ([changed(shape=[2**63, 784])], 400, "said to be"),
-    ([changed(shape=[2, 784])], 400, "said to be"),
+    ([changed(shape=[2**63, 784])], 400, "declared"),
+    ([changed(shape=[2, 784])], 400, "declared"),
     ([changed(shape=[0, 784], data=[])], 400, "no picture"),
-    ([changed(data=[0] * 783)], 400, "said to be"),
-    ([changed(data=[[0] * 784, 0])], 400, "said to be"),
-    ([changed(shape=[1, 28, 28], data=[[[0] * 28] * 27 + [[0]]])], 400, "said to be"),
+    ([changed(data=[0] * 783)], 400, "declared"),
+    ([changed(data=[[0] * 784, 0])], 400, "declared"),
+    ([changed(shape=[1, 28, 28], data=[[[0] * 28] * 27 + [[0]]])], 400, "declared"),
     ([filled(True)], 400, "0 to 255"),
     ([changed(data=[0] * 783 + [True])], 400, "0 to 255"),
     ([filled(256)], 400, "0 to 255"),
@@ -239,7 +239,7 @@ BAD_INPUTS = [
     ([changed(parameters={"binary_data_size": 784})], 400, "either"),
     ([changed(parameters={"binary_data_size": 9}, data=None)], 400, "0 bytes follow"),
     ([changed(parameters={"binary_data_size": -1})], 400, "binary_data_size"),
-    ([IMAGE | {"shape": [2]}], 400, "said to be"),
+    ([IMAGE | {"shape": [2]}], 400, "declared"),
     ([IMAGE | {"data": ["%"]}], 400, "image[0]"),
     ([IMAGE | {"data": [7]}], 400, "image[0]"),
     ([image_input(b"\x89PNG\r\n\x1a\n", b"x")], 422, "image[0]"),
@@ -335,7 +335,7 @@ def test_binary_and_json_outputs_mix(client: FlaskClient) -> None:
     head = int(response.headers[HEADER])
     label, class_id, is_unknown = json.loads(response.data[:head])["outputs"]
     end = head + label["parameters"]["binary_data_size"]
-    name = predict.classifier.classes[class_id["data"][0]]
+    name = predict.service.classifier.classes[class_id["data"][0]]
     assert response.content_type == "application/octet-stream"
     assert "data" not in label
     assert response.data[head:end] == element(name.encode())
@@ -346,13 +346,13 @@ def test_binary_and_json_outputs_mix(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     ("tensor", "binary", "status", "text"),
     [
-        (changed(), b"\0" * 783, 400, "said to be"),
+        (changed(), b"\0" * 783, 400, "declared"),
         (changed(datatype="FP32"), b"\0" * 783, 400, "FP32"),
         (changed(datatype="FP32"), b"\0\0\xc0\x7f" * 784, 400, "0 to 255"),
         (IMAGE, b"\0\0\0", 400, "within"),
         (IMAGE, element(b"x") + b"\0", 400, "within"),
         (IMAGE, b"\xff\xff\xff\xffx", 400, "within"),
-        (IMAGE, element(b"x") * 2, 400, "said to be"),
+        (IMAGE, element(b"x") * 2, 400, "declared"),
         (IMAGE, element(b""), 415, "image[0]: the picture is empty"),
         (IMAGE, element(b"text, no picture"), 415, "image[0]"),
         (IMAGE, b"\0" * 10**7, 413, "256 pictures"),
@@ -437,7 +437,7 @@ def test_seldon_takes_every_shape(
         ({"data": {"ndarray": [[256] * 784]}}, 400, "0 to 255"),
         ({"data": {"ndarray": [[0] * 784] * 257}}, 413, "256 pictures"),
         ({"data": {"ndarray": [[0] * 784] * 2570}}, 413, "256 pictures"),
-        ({"data": {"tensor": {"shape": [2, 784], "values": [0]}}}, 400, "said to be"),
+        ({"data": {"tensor": {"shape": [2, 784], "values": [0]}}}, 400, "declared"),
         ({"data": {"tensor": {"shape": [-1, 784], "values": []}}}, 400, "shape"),
         (
             {"data": {"tensor": {"shape": [1, 784], "values": [256] * 784}}},
@@ -574,7 +574,7 @@ def test_triton_sees_a_live_and_ready_server(
     assert asker.is_server_live()
     assert asker.is_server_ready()
     assert asker.is_model_ready("fashion")
-    assert asker.is_model_ready("fashion", predict.classifier.version)
+    assert asker.is_model_ready("fashion", predict.service.classifier.version)
     assert not asker.is_model_ready("other")
     assert asker.get_server_metadata()["extensions"] == ["binary_tensor_data"]
     assert asker.get_model_metadata("fashion")["name"] == "fashion"
@@ -613,7 +613,7 @@ def test_triton_may_send_a_picture_and_name_no_output(
     tensor = triton.InferInput("image", [1], "BYTES")
     data = boot if is_file else base64.b64encode(boot)
     tensor.set_data_from_numpy(np.array([data], dtype=np.object_))
-    result = asker.infer("fashion", [tensor], predict.classifier.version)
+    result = asker.infer("fashion", [tensor], predict.service.classifier.version)
     assert result.as_numpy("label").tolist() == [b"Ankle boot"]
     assert result.as_numpy("is_unknown").tolist() == [False]
 

@@ -1,0 +1,188 @@
+"""Flask's views and the ASGI front give the same answers, counts and log lines."""
+
+import asyncio
+import base64
+import json
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import requests
+from conftest import ROOT, Encode
+from flask.testing import FlaskClient
+from prometheus_client import REGISTRY
+
+import predict
+from service.asgi import Front, Message
+
+PHOTO = (ROOT / "static" / "pictures" / "photo-t-shirt.jpg").read_bytes()
+INFER = "/v2/models/fashion/infer"
+SELDON = "/api/v1.0/predictions"
+ZEROS = np.zeros((28, 28), int).tolist()
+MULTIPART = "multipart/form-data; boundary=x"
+URLENCODED = "application/x-www-form-urlencoded"
+LONG_HEAD = b"--x\r\nContent-Disposition: form-data; filename=b\r\n" + b"A: b\r\n" * 500
+DEEP = b'{"pixels": [' + b"[[[[1]]]]," * 60_000 + b"1]}"
+VERSION = predict.service.classifier.version
+
+
+class Sent(NamedTuple):
+    """A request."""
+
+    path: str
+    body: bytes
+    content_type: str = ""
+    method: str = "POST"
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
+def form(*files: bytes) -> tuple[bytes, str]:
+    """Return body and Content-Type of a form."""
+    parts = [("image", ("picture.png", file, "image/png")) for file in files]
+    request = requests.Request("POST", "http://x", files=parts).prepare()
+    assert isinstance(request.body, bytes)
+    return request.body, request.headers["Content-Type"]
+
+
+def tensor(pixels: Any, **more: Any) -> bytes:
+    array = np.asarray(pixels)
+    data = {"name": "pixels", "datatype": "UINT8", "shape": array.shape}
+    return json.dumps({"inputs": [data | {"data": array.tolist()}], **more}).encode()
+
+
+def requests_of(boot: bytes, noise: bytes) -> dict[str, Sent]:
+    text = base64.b64encode(boot).decode()
+    seldon = json.dumps({"data": {"ndarray": np.zeros((2, 784)).tolist()}}).encode()
+    gzip = {"Content-Encoding": "gzip"}
+    length = {"Inference-Header-Content-Length": "x"}
+    v2, binary = tensor([ZEROS]), {"binary_data_output": True}
+    return {
+        "png": Sent("/predict", boot, "image/png"),
+        "unknown": Sent("/predict", noise, "image/png"),
+        "broken": Sent("/predict", boot[:100], "image/png"),
+        "photo": Sent("/predict", PHOTO),
+        "explain": Sent("/predict?explain=true", boot),
+        "explain wrongly": Sent("/predict?explain=maybe", boot),
+        "form": Sent("/predict", *form(PHOTO)),
+        "batch": Sent("/predict", *form(boot, PHOTO, boot[:100])),
+        "form without a file": Sent("/predict", b"--x--\r\n", MULTIPART),
+        "form of one long head": Sent("/predict", LONG_HEAD, MULTIPART),
+        "base64": Sent("/predict", json.dumps({"image": text}).encode()),
+        "base64s": Sent("/predict", json.dumps({"images": [text, "A", 1]}).encode()),
+        "pixels": Sent("/predict", json.dumps({"pixels": ZEROS}).encode()),
+        "pixels of another shape": Sent("/predict", b'{"pixels": [[1]]}'),
+        "deep JSON": Sent(
+            "/predict", b'{"pixels": [' + b"[[[[1]]]]," * 60_000 + b"1]}"
+        ),
+        "JSON that ends": Sent("/predict", b'{"image": ', "application/json"),
+        "nothing": Sent("/predict", b""),
+        "text": Sent("/predict", b"text"),
+        "gzip": Sent("/predict", boot, headers=gzip),
+        "V2": Sent(INFER, tensor([ZEROS])),
+        "V2 by version": Sent(f"/v2/models/fashion/versions/{VERSION}/infer", v2),
+        "V2 binary": Sent(INFER, tensor([ZEROS], parameters=binary)),
+        "V2 of another shape": Sent(INFER, tensor([[1]])),
+        "V2 of another model": Sent("/v2/models/none/infer", v2),
+        "V2 head length": Sent(INFER, v2, headers=length),
+        "Seldon": Sent(SELDON, seldon),
+        "Seldon form": Sent("/predict", b"json=" + seldon, URLENCODED),
+        "Seldon error": Sent("/predict", b"json=%7B%7D", URLENCODED),
+        "too large": Sent("/predict", bytes(33 * 1024**2)),
+        "no such page": Sent("/nothing", b"", method="GET"),
+        "another method": Sent("/predict", b"", method="GET"),
+        "ping": Sent("/ping", b"", method="GET"),
+        "metadata": Sent("/v2/models/fashion", b"", method="GET"),
+        "head": Sent("/ping", b"", method="HEAD"),
+    }
+
+
+def metrics() -> Counter[str]:
+    """Return all that has been counted so far."""
+    return Counter(
+        {
+            f"{sample.name} {sample.labels}": int(sample.value)
+            for metric in REGISTRY.collect()
+            for sample in metric.samples
+            if sample.name.startswith("classifier")
+            and sample.name.endswith(("_total", "_count"))
+        }
+    )
+
+
+def all_headers(sent: Sent) -> dict[str, str]:
+    kind = {"Content-Type": sent.content_type} if sent.content_type else {}
+    return dict(sent.headers) | kind
+
+
+def by_flask(client: FlaskClient, sent: Sent) -> tuple[int, dict[str, str], bytes]:
+    headers = dict(sent.headers) | (
+        {"Content-Type": sent.content_type} if sent.content_type else {}
+    )
+    answer = client.open(sent.path, method=sent.method, data=sent.body, headers=headers)
+    return answer.status_code, dict(answer.headers), answer.data
+
+
+def by_asgi(sent: Sent) -> tuple[int, dict[str, str], bytes]:
+    path, _, query = sent.path.partition("?")
+    headers = all_headers(sent) | {"Content-Length": str(len(sent.body))}
+    scope = {
+        "type": "http",
+        "method": sent.method,
+        "path": path,
+        "query_string": query.encode(),
+        "http_version": "1.1",
+        "headers": [(k.lower().encode(), v.encode()) for k, v in headers.items()],
+    }
+    messages: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": sent.body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    asyncio.run(Front(predict.app)(scope, receive, send))
+    start, *bodies = messages
+    named = {name.decode(): value.decode() for name, value in start["headers"]}
+    return start["status"], named, b"".join(one.get("body", b"") for one in bodies)
+
+
+NAMES = list(requests_of(b"", b""))
+
+
+@pytest.mark.parametrize("key", [None, "right", "wrong"])
+@pytest.mark.parametrize("name", NAMES)
+def test_both_fronts_give_the_same_answer(  # noqa: PLR0917 - fixtures
+    client: FlaskClient,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    boot: bytes,
+    encode: Encode,
+    name: str,
+    key: str | None,
+) -> None:
+    monkeypatch.setattr(predict.service.settings, "api_key", key and [b"right"])
+    noise = np.random.default_rng(1).integers(0, 256, (28, 28), np.uint8)
+    sent = requests_of(boot, encode(noise))[name]
+    sent = sent._replace(
+        headers=dict(sent.headers)
+        | {"X-Request-ID": "me", "Authorization": f"Bearer {key}"}
+    )
+    results = []
+    for front in (by_asgi, partial(by_flask, client)):
+        before = metrics()
+        capsys.readouterr()
+        status, headers, body = front(sent)
+        counted = metrics() - before
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        named = {header.lower(): value for header, value in headers.items()}
+        for line in lines:
+            del line["time"], line["milliseconds"]
+        results.append((status, named, body, lines, counted))
+    assert results[0] == results[1]
+    assert results[0][0] != HTTPStatus.INTERNAL_SERVER_ERROR
