@@ -9,10 +9,12 @@ section 2), made for grounds of any colour and for photos.
 """
 
 import io
-import re
+import math
 import struct
 import warnings
 import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +25,24 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffTags import TAGS_V2_GROUPS
 from PIL.WebPImagePlugin import WebPImageFile
+
+from model.headers import (
+    MAX_EXIF,
+    MAX_PIXELS,
+    MAX_READS,
+    MAX_WEBP_PIXELS,
+    costs_too_much,
+    lists_too_much,
+)
 
 Pixels = NDArray[np.uint8]
 
 SIDE = 28  # pixels, of the square every picture becomes
-MAX_PIXELS = 25_000_000  # of a picture, read from its header before it is decoded
-MAX_READS = 100_000  # of a file: Pillow reads some headers byte by byte
-MAX_SCANS = 40  # of a JPEG, which may refine the same pixels without end
-START_OF_SCAN = 0xDAFF  # a marker of JPEG, FF DA; in what is coded it cannot occur
-SCAN = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e][\1-\4]")  # ITU T.81, B.2.3
-MAX_PROFILES = 10  # of a PNG, which may be packed a thousand times
-MAX_RUN_PIXELS = 1_000_000  # of a BMP in runs, which Pillow unpacks in Python
-MAX_FAX_ROWS = 10_000  # of a fax in a TIFF: libtiff may print a line for each
+FULL_PIXELS = 4_000_000  # of a picture that is kept at its size
+REDUCED_PIXELS = 1_000_000  # that are left of a larger one, at least
+BAND_PIXELS = 250_000  # of a larger one, converted at once
 TOO_COSTLY = "the picture takes too long to unpack: save it anew"
 WHITE = 255
 WHITES = 255, 1023, 4095, 16383, 65535  # of deep grey pictures
@@ -64,9 +71,6 @@ SIGNATURES: dict[bytes, type[ImageFile]] = {
     b"II+\0": TiffImageFile,  # BigTIFF
     b"MM\0+": TiffImageFile,
 }
-COMPRESSION, TILE_WIDTH, TILE_LENGTH = 259, 322, 323  # tags of TIFF
-FAXES = 2, 3, 4  # compressions of TIFF
-RUNS = 1, 2  # compressions of BMP
 LEFT_OUT = b"\0\r\n"  # of a picture by `curl -d @FILE`
 STRIPPED = "bytes are missing: curl -d leaves some out, --data-binary none"
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
@@ -171,16 +175,18 @@ def decode(data: bytes, draft_side: int = DRAFT_SIDE) -> Image.Image:
     reader = reader_of(data)
     if reader is None:
         raise UnsupportedImageError(_why_unsupported(data))
-    if reader is PngImageFile and data.count(b"iCCP") > MAX_PROFILES:
-        raise TooLargeError(TOO_COSTLY)  # the reader unpacks them all as it begins
+    if lists_too_much(data, reader):
+        raise TooLargeError(TOO_COSTLY)
     try:  # Pillow's readers raise any kind of error on bytes that lie
         image = reader(BoundedFile(data))
         _refuse_if_large(image)
-        _refuse_if_endless(image, data)
+        if costs_too_much(image, data):
+            raise TooLargeError(TOO_COSTLY)
         _refuse_if_partial(image)
+        _skip_directories(image)
         image.draft("RGB", (draft_side, draft_side))  # JPEG: decode at a fraction
         image.load()
-        return flatten(turn_upright(image))
+        return turn_upright(flatten(image), orientation_of(image))
     except ImageError:
         raise
     except Exception as error:
@@ -210,47 +216,15 @@ def decode_plain_png(data: bytes) -> Image.Image | None:
         return None
 
 
-def _refuse_if_large(image: Image.Image) -> None:
+def _refuse_if_large(image: ImageFile) -> None:
     """Raise `TooLargeError` by what the header says, before anything is decoded."""
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    most = MAX_WEBP_PIXELS if image.format == "WEBP" else MAX_PIXELS
+    if width * height > most:
         raise TooLargeError(
             f"the picture has {width} x {height} pixels; at most"
-            f" {MAX_PIXELS // 1_000_000} million are read: send a smaller one"
+            f" {most // 1_000_000} million are read: send a smaller one"
         )
-
-
-def _refuse_if_endless(image: ImageFile, data: bytes) -> None:
-    """Raise `TooLargeError` for what costs far more than its pixels.
-
-    42 bytes of a JPEG can be a scan of 17 ms, 10 kB of a TIFF a tile of gigabytes.
-    """
-    pixels, rows = image.width * image.height, image.height
-    if image.format == "JPEG":
-        is_endless = _has_many_scans(data)
-    elif image.format == "BMP":
-        is_endless = image.info.get("compression") in RUNS and pixels > MAX_RUN_PIXELS
-    elif isinstance(image, TiffImageFile):
-        tags = image.tag_v2
-        width, height = (tags.get(tag, 0) for tag in (TILE_WIDTH, TILE_LENGTH))
-        if not (isinstance(width, int) and isinstance(height, int)):  # text, say
-            raise ValueError("the size of its tiles is no number")
-        tile = width * height
-        is_fax = tags.get(COMPRESSION) in FAXES
-        is_endless = tile > MAX_PIXELS or (is_fax and rows > MAX_FAX_ROWS)
-    else:
-        return
-    if is_endless:
-        raise TooLargeError(TOO_COSTLY)
-
-
-def _has_many_scans(data: bytes) -> bool:
-    """Tell whether a JPEG has more scans than any need; a video behind it has none."""
-    # pairs of bytes from even and from odd places: a quarter of what searching takes
-    halves = [np.frombuffer(data, "<u2", (len(data) - odd) // 2, odd) for odd in (0, 1)]
-    if sum(np.count_nonzero(half == START_OF_SCAN) for half in halves) <= MAX_SCANS:
-        return False
-    return len(SCAN.findall(data)) > MAX_SCANS
 
 
 def _refuse_if_partial(image: ImageFile) -> None:
@@ -261,6 +235,14 @@ def _refuse_if_partial(image: ImageFile) -> None:
     area = sum((right - left) * (low - top) for left, top, right, low in boxes)
     if area < image.width * image.height:
         raise ValueError("strips are missing")
+
+
+def _skip_directories(image: ImageFile) -> None:
+    """Let Pillow not read what a TIFF says of camera and place: lists of any length."""
+    if image.format == "TIFF":
+        exif = image.getexif()
+        for directory in TAGS_V2_GROUPS:
+            exif.pop(directory, None)
 
 
 def _is_stripped(data: bytes) -> bool:
@@ -282,63 +264,115 @@ def _why_unsupported(data: bytes) -> str:
     return "not a picture in PNG, JPEG, WebP, GIF, BMP or TIFF format"
 
 
-def turn_upright(image: Image.Image) -> Image.Image:
-    """Undo the EXIF orientation."""
+def orientation_of(image: Image.Image) -> object:
+    """Return the EXIF orientation; None if the file has none."""
     if not image.info and image.format != "TIFF":
-        return image  # nothing in the file says how it lies
-    orientation = image.getexif().get(ExifTags.Base.Orientation)
+        return None
+    profile = image.info.get("Raw profile type exif", "")
+    if max(len(image.info.get("exif", b"")), len(profile) // 2) > MAX_EXIF:
+        raise TooLargeError(TOO_COSTLY)
+    return image.getexif().get(ExifTags.Base.Orientation)
+
+
+def turn_upright(image: Image.Image, orientation: object) -> Image.Image:
+    """Undo an EXIF orientation."""
     if orientation not in UPRIGHT:
         return image
     return image.transpose(UPRIGHT[orientation])
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Reduce any mode to opaque 8-bit "L" or "RGB"; a ground shows through."""
-    if image.mode == "L" and not image.info:
-        return image
+    """Convert any mode to opaque 8-bit "L" or "RGB"; a ground shows through.
+
+    A picture of more than `FULL_PIXELS` is reduced, band by band, to save memory.
+    """
+    convert = choose_conversion(image)
+    pixels = image.width * image.height
+    if pixels <= FULL_PIXELS:
+        return convert(image)
+    factor = math.isqrt(pixels // REDUCED_PIXELS)
+    width, height = (-(-side // factor) for side in image.size)
+    parts = [
+        ((left // factor, top // factor), convert(band).reduce(factor))
+        for left, top, band in bands(image, factor)
+    ]
+    reduced = Image.new(parts[0][1].mode, (width, height))
+    for place, part in parts:
+        reduced.paste(part, place)
+    return reduced
+
+
+def bands(image: Image.Image, step: int) -> Iterator[tuple[int, int, Image.Image]]:
+    """Cut a picture across its longer side: left, top and the band that begins there.
+
+    Bands begin at multiples of `step`.
+    """
+    (width, height), breadth = image.size, min(image.size)
+    length = step * max(1, BAND_PIXELS // (breadth * step))
+    for start in range(0, max(image.size), length):
+        if width > height:
+            box = (start, 0, min(start + length, width), height)
+        else:
+            box = (0, start, width, min(start + length, height))
+        yield box[0], box[1], image.crop(box)
+
+
+def choose_conversion(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """Choose how a picture, or a band of it, becomes opaque 8-bit "L" or "RGB"."""
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(to_8_bit(np.asarray(image)))
-    if image.mode == "La":  # premultiplied grey converts by way of plain grey
-        image = image.convert("LA")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, ground_of(image))
-        return Image.alpha_composite(ground, image).convert("RGB")
+        return partial(to_8_bit, top=highest_level(image))
+    if image.mode == "La" or image.has_transparency_data:
+        return partial(lay_on_ground, ground=ground_of(image))
     if image.mode == "LAB":
-        return image.getchannel("L")
-    if image.mode in ("1", "L"):
-        return image.convert("L")
-    return image.convert("RGB")
+        return lambda band: band.getchannel("L")
+    mode = "L" if image.mode in ("1", "L") else "RGB"
+    return lambda band: band if band.mode == mode else band.convert(mode)
+
+
+def lay_on_ground(image: Image.Image, ground: str) -> Image.Image:
+    """Convert a picture with transparency to the "RGB" that shows on a ground."""
+    image = to_rgba(image)
+    colour = Image.new("RGBA", image.size, ground)
+    return Image.alpha_composite(colour, image).convert("RGB")
+
+
+def to_rgba(image: Image.Image) -> Image.Image:
+    """Convert to "RGBA"; premultiplied grey goes by way of plain grey."""
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
 
 
 def ground_of(image: Image.Image) -> str:
-    """Choose what shows through an "RGBA" picture: a colour that it stands out from.
+    """Choose what shows through a picture: a colour that it stands out from.
 
     That is white, but black for a bright cut-out, and for what is as small as
     Fashion-MNIST, whose ground is black.
     """
-    some = image.resize((WORK_SIDE, WORK_SIDE), Image.Resampling.NEAREST)
+    some = to_rgba(image.resize((WORK_SIDE, WORK_SIDE), Image.Resampling.NEAREST))
     mean = some.resize((1, 1), Image.Resampling.BOX)  # each pixel by its opacity
     red, green, blue, opacity = mean.getpixel((0, 0))  # type: ignore[misc]
     is_bright = red + green + blue > 3 * BRIGHT and opacity < CUT_OUT
     return "black" if is_bright or image.size == (SIDE, SIDE) else "white"
 
 
-def to_8_bit(values: NDArray[np.generic]) -> Pixels:
-    """Scale deep grey values to 0..255 by the smallest common range that holds them.
+def highest_level(image: Image.Image) -> float:
+    """Return the highest finite level of a deep grey picture; at least 0."""
+    tops = []
+    for _left, _top, band in bands(image, 1):
+        levels = np.asarray(band)
+        tops.append(float(levels.max(initial=0, where=np.isfinite(levels))))
+    return max(tops)
+
+
+def to_8_bit(image: Image.Image, top: float) -> Image.Image:
+    """Scale deep grey levels to 0..255 by the smallest common range that holds `top`.
 
     Files do not say what white is: 1.0, 255, 65535 and what lies between are in use.
     """
-    levels = values.astype(np.float32)
-    is_fraction = values.dtype.kind == "f"
-    if is_fraction:
-        levels[np.isnan(levels)] = 0
-        finite = np.isfinite(levels)
-        levels = levels.clip(0, levels.max(initial=0, where=finite))
-    top = float(levels.max())
-    whites = [1, *WHITES] if is_fraction else WHITES
+    whites = [1, *WHITES] if image.mode == "F" else WHITES
     white = next((white for white in whites if top <= SLACK * white), top)
-    return (levels * (WHITE / white)).round().clip(0, WHITE).astype(np.uint8)
+    levels = np.nan_to_num(np.asarray(image, np.float32), nan=0, posinf=top, neginf=0)
+    scaled = (levels * np.float32(WHITE / white)).round().clip(0, WHITE)
+    return Image.fromarray(scaled.astype(np.uint8))
 
 
 def is_grey(image: Image.Image) -> bool:

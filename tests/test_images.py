@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,7 +12,6 @@ from PIL import Image, ImageColor, ImageDraw, ImageOps
 
 from model.images import (
     GREY,
-    MAX_SCANS,
     PNG,
     SIDE,
     BrokenImageError,
@@ -473,80 +472,6 @@ def test_a_huge_picture_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delattr("PIL.ImageFile.ImageFile.load")
     with pytest.raises(TooLargeError):
         to_pixels(png_header(13_300, 13_300))
-
-
-def rle_bmp(width: int) -> bytes:
-    """A line of one run, which Pillow fills up in Python."""
-    runs, start = bytes([1, 1, 0, 0]), 14 + 40 + 1024
-    sizes = 40, width, 1, 1, 8, 1, len(runs), 0, 0, 256, 0
-    head = struct.pack("<IiiHHIIiiII", *sizes)
-    file = struct.pack("<2sIHHI", b"BM", start + len(runs), 0, 0, start)
-    return file + head + bytes(1024) + runs
-
-
-def tiff(data: bytes, **tags: int | bytes) -> bytes:
-    """A grey TIFF of 16x16, unless tags say otherwise; -1 is where `data` is."""
-    values = {"t256": 16, "t257": 16, "t258": 8, "t259": 1, "t262": 1, "t277": 1} | tags
-    start = 8 + 2 + 12 * len(values) + 4
-    lines = [
-        struct.pack("<HHI4s", int(tag[1:]), 1, 1, value)
-        if isinstance(value, bytes)
-        else struct.pack("<HHII", int(tag[1:]), 4, 1, start if value < 0 else value)
-        for tag, value in sorted(values.items())
-    ]
-    directory = struct.pack("<H", len(lines)) + b"".join(lines) + bytes(4)
-    return b"II*\0" + struct.pack("<I", 8) + directory + data
-
-
-TILE = zlib.compress(bytes(6000 * 6000))
-PROFILE = b"a\0\0" + zlib.compress(bytes(1_000_000))
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda _jpeg, png: png[:33] + chunk(b"prVt", b"") * 100_000 + png[33:],
-        lambda _jpeg, png: png[:33] + chunk(b"iCCP", PROFILE) * 11 + png[33:],
-        lambda jpeg, _png: jpeg[:2] + b"\xff" * 200_000 + jpeg[2:],
-        lambda jpeg, _png: jpeg[:2] + b"\xff\xe5\0\2" * 100_000 + jpeg[2:],
-        lambda _jpeg, _png: rle_bmp(9_000_000),
-        lambda _jpeg, _png: tiff(
-            TILE, t259=8, t322=6000, t323=6000, t324=-1, t325=len(TILE)
-        ),
-        lambda _jpeg, _png: tiff(
-            b"\1" * 99, t256=8, t257=50_000, t258=1, t259=4, t273=-1, t279=99
-        ),
-    ],
-    ids=["chunks", "profiles", "fill", "segments", "run", "tile", "fax"],
-)
-def test_what_costs_more_than_its_pixels_is_refused(
-    encode: Encode, make: Callable[[bytes, bytes], bytes]
-) -> None:
-    data = make(encode(trouser(), "JPEG"), encode(trouser()))
-    with pytest.raises(TooLargeError, match="too long to unpack"):
-        to_pixels(data)
-
-
-def test_a_video_behind_a_photo_is_no_scan(encode: Encode) -> None:
-    """Phones write such; any two bytes occur in it by chance."""
-    photo = encode(trouser(), "JPEG")
-    video = np.random.default_rng(1).bytes(6_000_000)
-    assert video.count(b"\xff\xda") > MAX_SCANS
-    assert (to_pixels(photo + video) == to_pixels(photo)).all()
-
-
-def test_a_tiff_without_some_of_its_strips_is_broken() -> None:
-    whole = tiff(bytes(256), t278=16, t273=-1, t279=256)
-    assert to_pixels(whole).max() == 0
-    with pytest.raises(BrokenImageError, match="strips are missing"):
-        to_pixels(tiff(bytes(256), t257=32, t278=16, t273=-1, t279=256))
-
-
-def test_a_tiff_whose_tiles_have_no_size_costs_nothing() -> None:
-    """A letter two billion times would fill the memory."""
-    sizes: dict[str, int | bytes] = {"t322": b"A", "t323": 2_000_000_000}
-    with pytest.raises(BrokenImageError, match="is no number"):
-        to_pixels(tiff(bytes(256), t278=16, t273=-1, t279=256, **sizes))
 
 
 def test_what_is_not_finite_is_white_or_black(encode: Encode) -> None:
