@@ -21,6 +21,7 @@ from service.core import QUICK_BYTES, Call, Job, Reply, Service
 from service.problems import (
     CLIENT_GONE,
     CLOSE,
+    PROBLEMS,
     REQUEST_SECONDS,
     TOO_LATE,
     TOO_MUCH,
@@ -32,6 +33,7 @@ MIN_RATE = 64 * 1024  # bytes a second of a body, after its first `REQUEST_SECON
 MAX_BODY_SECONDS = 60
 MAX_RECEIVED = 128 * 1024**2  # bytes of all bodies under way; small ones may exceed it
 SMALL_BODY = 256 * 1024
+TIMED_OUT = PROBLEMS["timeout"].status
 MAX_TOGETHER = 16  # small requests that share a pass
 MAX_SMALL = 128  # small requests that wait for one
 LINGER_SECONDS, LINGER_BYTES = 2, 1024**2  # with a client that sends after its answer
@@ -79,7 +81,7 @@ class Front:
             self.received -= len(call.body)
         await send_reply(reply, self.service.finish(call, reply.headers), send)
         self.service.account(call, reply.status)
-        if not call.body:
+        if not call.body and reply.status != TIMED_OUT:
             await discard_body(receive)
 
     def to_call(self, scope: Scope) -> Call:

@@ -45,25 +45,31 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             self._closed = True  # nothing that it sends is served
             self.worker.loop.call_later(REFUSED_SECONDS, transport.close)
 
-    def data_received(self, data: bytes) -> None:
-        """Receive; bound the time that the rest of a head may take."""
-        super().data_received(data)
-        if self._current_request is None:
-            if self.head_timer is None:
-                loop = self.worker.loop
-                self.head_timer = loop.call_later(REQUEST_SECONDS, self._head_late)
-        elif self.head_timer is not None:
+    def _feed_callback_parser(self, data: bytes) -> bool:
+        """Parse; bound the time that the rest of a head may take."""
+        is_open = bool(super()._feed_callback_parser(data))
+        if self._current_request is not None:
+            self._cancel_head_timer()
+        elif self.head_timer is None:
+            loop = self.worker.loop
+            self.head_timer = loop.call_later(REQUEST_SECONDS, self._keepalive_timeout)
+        return is_open
+
+    def _cancel_head_timer(self) -> None:
+        if self.head_timer is not None:
             self.head_timer.cancel()
             self.head_timer = None
 
-    def _head_late(self) -> None:
-        if self._current_request is None:
+    def _arm_keepalive_timer(self) -> None:
+        """Wait for a next request, unless the client has said that there is none."""
+        if self.is_half_closed:
             self._keepalive_timeout()
+        else:
+            super()._arm_keepalive_timer()
 
     def eof_received(self) -> bool:
         """Keep a half-closed connection for as long as its answer takes."""
         self.is_half_closed = True
-        self._keepalive = 0  # this answer is the last
         receiver = self._body_receiver
         return receiver is not None and bool(receiver._complete)
 
@@ -71,8 +77,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         """Forget the connection."""
         super().connection_lost(exc)
         self.worker.connections.discard(self)
-        if self.head_timer is not None:
-            self.head_timer.cancel()
+        self._cancel_head_timer()
 
     def is_gone(self) -> bool:
         """Return whether the client has left: its half of the connection is closed."""
