@@ -2,8 +2,8 @@
 
     gunicorn --bind 0.0.0.0:9696 predict:app
 
-The master reads and verifies the model before it forks. The application itself is
-never preloaded: its workers build their networks after the fork.
+The master reads and tries the model before it forks, and again on SIGHUP. The
+application itself is never preloaded: each worker builds its own network.
 """
 
 import atexit
@@ -26,85 +26,84 @@ from service import settings
 from service.settings import usable_cores
 from service.worker import Worker
 
-SPARE_SECONDS = 15  # to try a model out, when it has come
+TRIAL_SECONDS = 15  # to run a model once, after its download
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 METRICS = "PROMETHEUS_MULTIPROC_DIR"  # where workers count together
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 
 
 worker_class = Worker
+asgi_lifespan = "off"  # Flask has no use for it
+asgi_loop = "asyncio"  # which can accept one connection at a time
 if "WEB_CONCURRENCY" not in os.environ:
     workers = usable_cores()
-
-worker_connections = 900  # idle ones too, below the usual limit of 1,024 open files
+worker_connections = 900  # of a worker, below the usual limit of 1,024 open files
 keepalive = 65  # seconds, longer than a load balancer's 60
 graceful_timeout = 8  # seconds to finish in, less than Docker's 10 before it kills
-asgi_lifespan = "off"
-asgi_loop = "asyncio"  # which can accept one connection at a time
 control_socket_disable = True
 if Path("/dev/shm").is_dir():  # noqa: S108 - in memory: a busy disk fakes a dead worker
     worker_tmp_dir = "/dev/shm"  # noqa: S108
 
 
 def on_starting(server: Arbiter) -> None:
-    """Do not start without a model that works and somebody to run it."""
+    """Stop the start if there is no model that works, or no worker."""
     if not server.num_workers:
         sys.exit("gunicorn: 0 workers would answer nobody")
-    give_back_memory()
-    signal.signal(signal.SIGHUP, server.signal)  # heard after the start
+    return_memory()
+    signal.signal(signal.SIGHUP, server.signal)  # handled after the start
     try:
-        verify(server)
+        load_model(server)
     except (settings.SettingError, artifact.ArtifactError) as error:
         sys.exit(f"gunicorn: {error}")
     except KeyboardInterrupt:
         sys.exit("gunicorn: stopped while it read the model")
-    os.environ[METRICS] = tempfile.mkdtemp(prefix="fashion-metrics-")
-    atexit.register(leave_nothing, os.environ[METRICS], os.getpid())
+    os.environ[METRICS] = tempfile.mkdtemp(prefix="classifier-metrics-")
+    atexit.register(remove_metrics, os.environ[METRICS], os.getpid())
 
 
 def child_exit(server: object, worker: Worker) -> None:
-    """Forget what a dead worker reported of its own, and keep what it counted."""
+    """Forget the gauges of a dead worker, and keep what it counted."""
     # at the top it would be imported before the folder is known, and count apart
     from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415
 
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
-def leave_nothing(folder: str, master: int) -> None:
+def remove_metrics(folder: str, master: int) -> None:
     """Remove the folder when the master exits, however early; workers exit as well."""
     if os.getpid() == master:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def on_reload(server: Arbiter) -> None:
-    """Take a new model on SIGHUP; keep the last verified one if it is bad."""
+    """Take a new model on SIGHUP; keep the last one that works if it is bad."""
     try:
-        verify(server)
+        load_model(server)
     except (settings.SettingError, artifact.ArtifactError) as error:
         server.log.error("the old model stays: %s", error)
 
 
-def verify(server: Arbiter) -> None:
-    """Read the model and try it in a child; keep it for the workers to come.
+def load_model(server: Arbiter) -> None:
+    """Read the model and try it in a child process; keep it for the workers to come.
 
     A child, because threads and memory of a download are not to be forked with every
-    worker, and because this process hears no signal while one of its hooks runs.
+    worker, and because this process handles no signal while one of its hooks runs.
     """
     wanted = settings.read()
     uri = wanted.model_uri
-    model = in_child(server, uri, wanted.model_sha256)
+    model = read_in_child(server, uri, wanted.model_sha256)
     is_new = model != artifact.kept(uri)
     artifact.keep(uri, model)
-    what = "serves from now on" if is_new else "is still the one to serve"
+    state = "serves from now on" if is_new else "is still the one to serve"
     name, version = model.facts["name"], model.facts["version"]
-    server.log.info("model %s %s %s", name, version, what)
+    server.log.info("model %s %s %s", name, version, state)
 
 
-def in_child(server: Arbiter, uri: str, sha256: str | None) -> artifact.Artifact:
-    """Return what `try_out` finds. Raises `ArtifactError`, and stops when told to."""
+def read_in_child(server: Arbiter, uri: str, sha256: str | None) -> artifact.Artifact:
+    """Return what `try_model` sends. Raises `ArtifactError`, `KeyboardInterrupt`."""
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
-    child = fork.Process(target=try_out, args=(server, sender, uri, sha256))
+    child = fork.Process(target=try_model, args=(server, sender, uri, sha256))
     child.daemon = True
     stops = []
 
@@ -117,7 +116,7 @@ def in_child(server: Arbiter, uri: str, sha256: str | None) -> artifact.Artifact
     sender.close()
     handlers = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:
-        if not receiver.poll(store.DEADLINE_SECONDS + SPARE_SECONDS):
+        if not receiver.poll(store.DEADLINE_SECONDS + TRIAL_SECONDS):
             raise artifact.ArtifactError(f"{store.redact(uri)} takes too long")
         found: artifact.Artifact | artifact.ArtifactError = receiver.recv()
     except EOFError:
@@ -134,7 +133,9 @@ def in_child(server: Arbiter, uri: str, sha256: str | None) -> artifact.Artifact
     return found
 
 
-def try_out(server: Arbiter, sender: Connection, uri: str, sha256: str | None) -> None:
+def try_model(
+    server: Arbiter, sender: Connection, uri: str, sha256: str | None
+) -> None:
     """Read the model and run it once, as a worker will; send it, or what is wrong."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
@@ -149,7 +150,7 @@ def try_out(server: Arbiter, sender: Connection, uri: str, sha256: str | None) -
         sender.send(error)
 
 
-def give_back_memory() -> None:
+def return_memory() -> None:
     """Have glibc return large buffers: else the arena of every thread keeps some."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
