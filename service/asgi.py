@@ -137,8 +137,8 @@ class Front:
                     if self.received > MAX_RECEIVED and size > SMALL_BODY:
                         raise overloaded(TOO_MUCH)
                     is_whole = not message.get("more_body", False)
-                    seconds = min(REQUEST_SECONDS + size / MIN_RATE, MAX_BODY_SECONDS)
-                    timer.reschedule(started + seconds)
+                    if not is_whole:
+                        timer.reschedule(started + allowed_seconds(size))
         except TimeoutError as error:
             raise RequestError("timeout", TOO_LATE, CLOSE) from error
         finally:
@@ -165,17 +165,15 @@ class Front:
         batch, self.small = self.small[:MAX_TOGETHER], self.small[MAX_TOGETHER:]
         if self.small:
             asyncio.get_running_loop().call_soon(self.run_pass)
-        started = time.monotonic()
+        batch = [one for one in batch if not one.outcomes.cancelled()]
         try:
             groups = self.service.classify([one.job.pictures for one in batch])
         except Exception as error:  # noqa: BLE001 - each request logs it
             for one in batch:
                 one.outcomes.set_exception(error)
             return
-        self.service.queue.observe(time.monotonic() - started, len(batch))
         for one, outcomes in zip(batch, groups, strict=True):
-            if not one.outcomes.done():  # its task may be cancelled
-                one.outcomes.set_result(outcomes)
+            one.outcomes.set_result(outcomes)
 
 
 async def send_reply(reply: Reply, headers: dict[str, str], send: Send) -> None:
@@ -209,6 +207,11 @@ async def discard_body(receive: Receive) -> None:
                     return
     except TimeoutError:
         return
+
+
+def allowed_seconds(size: int) -> float:
+    """Return how long a body may take of which so many bytes have come."""
+    return min(REQUEST_SECONDS + size / MIN_RATE, MAX_BODY_SECONDS)
 
 
 def is_small(call: Call) -> bool:

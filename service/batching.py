@@ -92,13 +92,9 @@ class InferenceQueue:
                 raise RequestError("bad_request", CLIENT_GONE)
             started = time.monotonic()
             result = work()
-            self.observe(time.monotonic() - started)
+            seconds = time.monotonic() - started
+            self._pace += PACE_WEIGHT * (seconds - self._pace)
             return result
         finally:
             with self._mutex:
                 self._jobs -= 1
-
-    def observe(self, seconds: float, requests: int = 1) -> None:
-        """Take the time of a pass that answered so many requests into the average."""
-        weight = 1 - (1 - PACE_WEIGHT) ** requests
-        self._pace += weight * (seconds / requests - self._pace)
