@@ -120,22 +120,28 @@ def decode_form(boundary: bytes, body: bytes) -> list[bytes]:
 def form_events(decoder: MultipartDecoder, body: bytes) -> Iterator[Event]:
     """Decode a form in small steps: one costs what is buffered.
 
-    Raises `ValueError` if the form does not parse or the head of a part is long.
+    Raises `ValueError` if the form does not parse or has a long head.
     """
     for start in range(0, len(body) + FORM_CHUNK, FORM_CHUNK):
         decoder.receive_data(body[start : start + FORM_CHUNK] or None)
         while True:
-            head = (
-                decoder.buffer[:MAX_PART_HEAD] if decoder.state is State.PART else b""
-            )
-            if len(head) == MAX_PART_HEAD and not BLANK_LINE.search(head):
-                raise ValueError(f"the head of a part is over {MAX_PART_HEAD} bytes")
+            check_head(decoder)
             event = decoder.next_event()
             if isinstance(event, NeedData):
                 break
             yield event
             if isinstance(event, Epilogue):
                 return
+
+
+def check_head(decoder: MultipartDecoder) -> None:
+    """Raise `ValueError` if what is before a part's data is too long to parse."""
+    if decoder.state is State.PREAMBLE and len(decoder.buffer) > FORM_CHUNK:
+        raise ValueError("it does not begin with its boundary")
+    if decoder.state is State.PART:
+        head = decoder.buffer[:MAX_PART_HEAD]
+        if len(head) == MAX_PART_HEAD and not BLANK_LINE.search(head):
+            raise ValueError(f"the head of a part is over {MAX_PART_HEAD} bytes")
 
 
 def read_json(body: bytes, input_shape: tuple[int, ...]) -> Pictures:
