@@ -28,10 +28,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_a
 from tqdm import tqdm
 
 from model import artifact
-from model.network import Convolution, FashionCNN
+from model.network import CNN, Convolution
 from training import epoch as lesson
 from training.augment import augment
-from training.data import Data, add_options, get_data
+from training.data import RECIPE, Data, add_options, get_data
 from training.epoch import (
     FULL_EPOCHS,
     Portions,
@@ -116,7 +116,7 @@ def settings_of(run: Run) -> Facts:
 class Parts(NamedTuple):
     """What training changes, and what a checkpoint keeps."""
 
-    network: FashionCNN
+    network: CNN
     average: AveragedModel  # of the network's weights: what is evaluated and served
     mean: AveragedModel  # of such averages, one a round
     optimizer: torch.optim.Optimizer
@@ -150,10 +150,10 @@ def build(
     """
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
-    network = FashionCNN(**start["arguments"]) if start else FashionCNN()
+    network = CNN(**(start["arguments"] if start else RECIPE.arguments()))
     if start:
         network.load_state_dict(start["state_dict"])
-        network.unround()
+        network.dequantise()
     network = network.to(device).to(memory_format=torch.channels_last)
     decay = max(0.0, 1 - AVERAGE_EVERY / (AVERAGE_SHARE * total_steps))
     average = AveragedModel(
@@ -179,10 +179,10 @@ def build(
     return Parts(network, average, mean, optimizer, schedule)
 
 
-def parameters_of(network: FashionCNN) -> tuple[list[Tensor], ...]:
+def parameters_of(network: CNN) -> tuple[list[Tensor], ...]:
     """Return kernels between layers, other weights, and biases with batch norm."""
     kernels: list[Tensor] = [
-        module.convolve.weight
+        module.conv.weight
         for module in network.modules()
         if isinstance(module, Convolution) and not module.is_first
     ]
@@ -193,9 +193,7 @@ def parameters_of(network: FashionCNN) -> tuple[list[Tensor], ...]:
     return kernels, matrices, [p for p in network.parameters() if p.ndim == 1]
 
 
-def train(
-    data: Data, run: Run, checkpoint: Path, *, resume: bool
-) -> tuple[FashionCNN, float]:
+def train(data: Data, run: Run, checkpoint: Path, *, resume: bool) -> tuple[CNN, float]:
     """Train on a GPU if there is one, with a checkpoint after each epoch.
 
     Fine-tuning does so in rounds. Returns the averaged network and the seconds of all
@@ -247,12 +245,12 @@ def train(
 
 def finish(
     parts: Parts, data: Data, scenes: Scenes, portions: Portions, run: Run
-) -> FashionCNN:
+) -> CNN:
     """Return the network that a run comes to: after fine-tuning, part of the way."""
     if run.start is None:
-        return cast("FashionCNN", parts.average.module.cpu())
-    network = cast("FashionCNN", parts.mean.module.cpu())
-    network.round()  # as what it chooses to watch will be seen
+        return cast("CNN", parts.average.module.cpu())
+    network = cast("CNN", parts.mean.module.cpu())
+    network.quantise()  # as what it chooses to watch will be seen
     random = Generator().manual_seed(run.seed)
     pixels = mix(data, scenes, network, portions._replace(views=1), random).pixels
     chosen = torch.randperm(len(pixels), generator=random)[:WATCHED]
@@ -260,7 +258,7 @@ def finish(
     return network
 
 
-def go_back(network: FashionCNN, start: Facts, pixels: Tensor) -> None:
+def go_back(network: CNN, start: Facts, pixels: Tensor) -> None:
     """Average a fine-tuned network's weights with those that it started from.
 
     It keeps most of what it has learnt and forgets less of what it knew (Wortsman et
@@ -275,9 +273,9 @@ def go_back(network: FashionCNN, start: Facts, pixels: Tensor) -> None:
             for name, value in network.state_dict().items()
         }
     )
-    network.unround()
-    network.watch(pixels)
-    network.round()
+    network.dequantise()
+    network.observe_ranges(pixels)
+    network.quantise()
 
 
 def train_epoch(
@@ -312,11 +310,11 @@ def train_epoch(
 
 def begin_rounding(parts: Parts, pixels: Tensor) -> None:
     """Go on with the averaged network, rounded as it will be served."""
-    average = cast("FashionCNN", parts.average.module)
-    average.watch(pixels)
+    average = cast("CNN", parts.average.module)
+    average.observe_ranges(pixels)
     parts.network.load_state_dict(average.state_dict())
     for network in (average, parts.network):
-        network.round()
+        network.quantise()
 
 
 def loss_of(logits: Tensor, targets: Tensor, recalled: Tensor) -> Tensor:
@@ -367,9 +365,9 @@ def load_checkpoint(path: Path, parts: Parts, facts: Facts) -> Past:
             raise ValueError(f"{path} is of a run with {was}: repeat its options")
     for name, part in parts._asdict().items():
         part.load_state_dict(state[name])
-    for network in (parts.network, cast("FashionCNN", parts.average.module)):
-        if network.is_watched():
-            network.round()
+    for network in (parts.network, cast("CNN", parts.average.module)):
+        if network.has_ranges():
+            network.quantise()
     return past
 
 

@@ -43,7 +43,7 @@ from bench.service import (
 from model import artifact
 from model.classifier import OUTPUTS, Classifier, session_options
 from model.images import Pixels, to_pixels
-from model.network import Calibrated, FashionCNN, export_onnx
+from model.network import CNN, Calibrated, export_onnx
 from training.data import get_data
 
 ROUNDS = 7
@@ -63,11 +63,11 @@ def median(name: str, values: list[float], unit: str, digits: int = 3) -> float:
     return middle
 
 
-class Reference(FashionCNN):
+class Reference(CNN):
     """Plain convolutions to compare with, 0.43 million parameters; it never changes."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(28)
         widths = [(1, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2)]
         widths += [(128, 128, 1), (128, 128, 1)]
         layers: list[nn.Module] = []

@@ -21,6 +21,7 @@ from model.artifact import (
     check_output,
     digest,
     parse,
+    printable,
     read,
     replace,
 )
@@ -61,12 +62,13 @@ def show(uri: str, sha256: str | None, *, as_json: bool) -> str:
 def format_facts(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
     """Yield lines for a person to read."""
     for name, value in facts.items():
+        label = f"{indent}{printable(name)}"
         if isinstance(value, dict):
-            yield f"{indent}{name}"
+            yield label
             yield from format_facts(value, f"{indent}    ")
         else:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else value
-            yield f"{indent}{name:<18} {text}"
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield f"{label:<{len(indent) + 18}} {printable(text)}"
 
 
 def parse_options() -> argparse.Namespace:

@@ -1,20 +1,22 @@
-"""28x28 pixels to a prediction, with ONNX Runtime.
+"""Pictures to predictions, with ONNX Runtime.
 
 >>> classifier = Classifier(artifact.load("model.bin"))
->>> classifier.classify(pixels[None])[0].label
+>>> classifier.classify(classifier.to_pixels(data)[None])[0].label
 'Ankle boot'
 """
 
-import math
+import io
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 # a compute thread a worker; read as NumPy is imported
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from model.artifact import Artifact, ArtifactError
+from model.artifact import Artifact, ArtifactError, Facts, Sample, fault_of
 from model.images import Pixels
 from model.preprocessing import from_facts
 
@@ -23,24 +25,26 @@ import onnxruntime
 
 DECIMALS = 6  # of probabilities and scores, rounded here and nowhere else
 OUTPUTS = ["probabilities", "unknown_score"]
-ACTIVATION = "class_activation"  # asked for only to explain: the others cost less
+ACTIVATION = "class_activation"  # computed only to explain: the others cost less
+TOLERANCE = 0.05  # of a sample's probability: processors round differently
+TRIAL_SIZE = 60, 80  # pixels, of a generated picture: no finished input
 
 
 class Prediction(NamedTuple):
-    """What the network says of one picture."""
+    """What the network answers for one picture."""
 
     label: str
     class_id: int
     probabilities: dict[str, float]  # calibrated, by class name
-    unknown_score: float  # higher is stranger
+    unknown_score: float  # higher is less like any class
     unknown_threshold: float  # above it, a picture is of none of the classes
     # if asked to explain
-    pixels: list[list[int]] | None = None  # what the network saw
-    activation: list[list[float]] | None = None  # where it saw the class
+    pixels: list[list[int]] | None = None  # the input array
+    activation: list[list[float]] | None = None  # where the class is, [h, w]
 
     @property
     def is_unknown(self) -> bool:
-        """Tell whether the picture is of none of the classes."""
+        """Return whether the picture is of none of the classes."""
         return self.unknown_score > self.unknown_threshold
 
     @property
@@ -50,24 +54,25 @@ class Prediction(NamedTuple):
 
 
 class Classifier:
-    """A model ready to answer: one compute thread, warmed by a first pass."""
+    """A model ready to answer: one compute thread, tried on pictures as it starts."""
 
     def __init__(self, artifact: Artifact) -> None:
-        """Build and warm the network. Raises `ArtifactError` if it does not run."""
+        """Build the network and try it. Raises `ArtifactError` if it fails."""
         try:
-            self.name: str = artifact.facts["name"]
-            self.version: str = artifact.facts["version"]
-            self.classes: list[str] = artifact.facts["classes"]
+            facts = Facts.model_validate(artifact.facts)
+            self.name = facts.name
+            self.version = facts.version
+            self.classes = facts.classes
+            self.unknown_threshold = facts.unknown_threshold
             self.preprocessing = from_facts(artifact.facts)
-            self.unknown_threshold: float = artifact.facts["unknown_threshold"]
-            if not math.isfinite(self.unknown_threshold):
-                raise ValueError("its unknown threshold is not finite")
             self._session = onnxruntime.InferenceSession(
                 artifact.onnx, session_options(), providers=["CPUExecutionProvider"]
             )
-            self.classify(np.zeros((1, *self.input_shape), np.uint8), explain=True)
-        except Exception as error:  # its own exceptions share no base
-            raise ArtifactError(f"the model does not run: {error}") from error
+            self._check_shapes()
+            self._try_out(artifact.samples)
+        except Exception as error:  # ONNX Runtime's exceptions share no base
+            fault = fault_of(error)
+            raise ArtifactError(f"the model does not run: {fault}") from error
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -91,10 +96,10 @@ class Classifier:
     def classify(
         self, pixels: NDArray[np.uint8], *, explain: bool = False
     ) -> list[Prediction]:
-        """Classify uint8 [N, 28, 28], object bright on black, in one pass.
+        """Classify uint8 [N, *input_shape] in one pass.
 
         With `explain` each prediction also holds the class activation (Zhou et al.,
-        arXiv 1512.04150): how much each part of the picture speaks for its class.
+        arXiv 1512.04150): how much each part of the picture adds to its class.
         """
         outputs = [*OUTPUTS, ACTIVATION] if explain else OUTPUTS
         probabilities, scores, *maps = self._session.run(outputs, {"pixels": pixels})
@@ -104,16 +109,16 @@ class Classifier:
             return predictions
         return [
             prediction._replace(
-                pixels=seen.tolist(),
+                pixels=picture.tolist(),
                 activation=rounded(activation[prediction.class_id]),
             )
-            for prediction, seen, activation in zip(
+            for prediction, picture, activation in zip(
                 predictions, pixels, maps[0], strict=True
             )
         ]
 
     def _predict(self, row: list[float], score: float) -> Prediction:
-        """Round and name what the network said of one picture."""
+        """Round and name the outputs of the network for one picture."""
         class_id = row.index(max(row))
         rounded = [round(probability, DECIMALS) for probability in row]
         return Prediction(
@@ -123,6 +128,45 @@ class Classifier:
             unknown_score=round(score, DECIMALS),
             unknown_threshold=self.unknown_threshold,
         )
+
+    def _check_shapes(self) -> None:
+        """Raise `ValueError` if the graph does not have the shapes of the facts."""
+        values = [*self._session.get_inputs(), *self._session.get_outputs()]
+        shapes = {value.name: value.shape[1:] for value in values}
+        expected = {"pixels": [*self.input_shape], OUTPUTS[0]: [len(self.classes)]}
+        for name, shape in expected.items():
+            if shapes.get(name) != shape:
+                found = shapes.get(name, "nothing")
+                raise ValueError(f"its graph has {name} of {found}, its facts {shape}")
+
+    def _try_out(self, samples: Sequence[Sample]) -> None:
+        """Answer a generated picture, and all samples as at the model's release.
+
+        Raises `ValueError` for another class or verdict, or for a probability that is
+        off by more than `TOLERANCE`; `ImageError` if a sample is no picture.
+        """
+        self._answer(generated_picture())
+        for sample in samples:
+            found = self._answer(sample.picture)
+            if (
+                found.label != sample.label
+                or abs(found.probability - sample.probability) > TOLERANCE
+                or found.is_unknown != (sample.unknown_score > self.unknown_threshold)
+            ):
+                answer = found.label, found.probability, found.unknown_score
+                expected = sample.label, sample.probability, sample.unknown_score
+                raise ValueError(f"sample {sample.file} is {answer}, not {expected}")
+
+    def _answer(self, picture: bytes) -> Prediction:
+        return self.classify(self.to_pixels(picture)[None], explain=True)[0]
+
+
+def generated_picture() -> bytes:
+    """Return a PNG of coloured noise, the same each time."""
+    noise = np.random.default_rng(0).integers(0, 256, (*TRIAL_SIZE, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def rounded(values: NDArray[np.float32]) -> list[list[float]]:

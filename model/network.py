@@ -1,18 +1,18 @@
 """The network: a small residual CNN in PyTorch, and its export to ONNX.
 
-    >>> logits = FashionCNN()(torch.zeros(1, 28, 28, dtype=torch.uint8))
+    >>> logits = CNN(size=28)(torch.zeros(1, 28, 28, dtype=torch.uint8))
 
-Pixels go in as they are stored (uint8, bright on black); scaling, calibration
-and softmax are part of the graph, so nobody can forget them when serving.
+The input is uint8 pixels as they are stored; scaling, calibration and softmax are part
+of the graph, so that serving cannot leave them out.
 
-A trained network is rounded: activations take 256 levels and weights 127, in which
-processors multiply three times as fast. It then goes on training as it will be
-served (Jacob et al., arXiv 1712.05877), and the ONNX graph computes the same.
+A trained network is quantised: activations to 256 levels and weights to 127, which
+processors multiply three times as fast. Training then continues with fake
+quantisation (Jacob et al., arXiv 1712.05877), and the ONNX graph computes the same.
 """
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
@@ -21,55 +21,61 @@ from torch.nn.functional import conv2d, cross_entropy
 
 from model.images import WHITE
 
-LEVELS = 255  # of activations, above zero
-# levels of weights, above zero as below: processors without VNNI add two products in
-# 16 bits, which 2 x 255 x 63 fits and 2 x 255 x 127 does not
-MOST = 63
-SMALLEST = 1e-8  # largest weight of a channel that does nothing
-FAINT = -3.0  # logarithm of the bend from which calibration is fitted
+ACTIVATION_MAX = 255  # quantised activations are 0 to 255
+# quantised weights are -63 to 63: processors without VNNI add two products in 16 bits,
+# which hold 2 x 255 x 63 and not 2 x 255 x 127
+WEIGHT_MAX = 63
+MIN_WEIGHT_RANGE = 1e-8  # of an output channel whose weights are all zero
+INITIAL_LOG_CURVE = -3.0  # from which calibration is fitted
 
 
-class Rounding(nn.Module):
-    """Activations to whole multiples of a scale, once they have been watched."""
+class Quantiser(nn.Module):
+    """Fake quantisation of activations, to multiples of an observed scale."""
 
     def __init__(self, signed: bool = False) -> None:
         super().__init__()
-        self.is_watching, self.is_on = False, False
+        self.is_observing, self.is_on = False, False
         self.register_buffer("scale", torch.zeros(()))
-        kind = torch.int32
-        self.register_buffer("zero", torch.tensor(128 if signed else 0, dtype=kind))
+        zero_point = torch.tensor(128 if signed else 0, dtype=torch.int32)
+        self.register_buffer("zero_point", zero_point)
 
     scale: Tensor
-    zero: Tensor
+    zero_point: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return them as they are, or rounded and cut off at 256 levels."""
-        if self.is_watching:
-            levels = LEVELS - self.zero
+        """Return x as it is, or rounded and clamped to 256 levels."""
+        if self.is_observing:
+            levels = ACTIVATION_MAX - self.zero_point
             self.scale.copy_(torch.maximum(self.scale, x.abs().max() / levels))
         if not self.is_on:
             return x
         if torch.onnx.is_in_onnx_export():
-            return decoded(encoded(x, self.scale, self.zero), self.scale, self.zero)
+            quantised = quantize_linear(x, self.scale, self.zero_point)
+            return dequantize_linear(quantised, self.scale, self.zero_point)
         return torch.fake_quantize_per_tensor_affine(
-            x.float(), self.scale, self.zero, 0, LEVELS
+            x.float(), self.scale, self.zero_point, 0, ACTIVATION_MAX
         )
 
 
-def encoded(x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    """Put an ONNX node for x / scale + zero, rounded to uint8, into an export."""
-    inputs = (x, scale, zero.to(torch.uint8))
+def quantize_linear(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Export the ONNX node QuantizeLinear: x / scale + zero_point, as uint8."""
+    inputs = (x, scale, zero_point.to(torch.uint8))
     return torch.onnx.ops.symbolic(
         "QuantizeLinear", inputs, dtype=torch.uint8, shape=x.shape
     )
 
 
-def decoded(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-    """Put an ONNX node for (x - zero) * scale into an export; a scale a row, or one."""
-    zero = torch.zeros_like(scale, dtype=x.dtype) if zero is None else zero.to(x.dtype)
+def dequantize_linear(
+    x: Tensor, scale: Tensor, zero_point: Tensor | None = None
+) -> Tensor:
+    """Export the ONNX node DequantizeLinear: (x - zero_point) * scale.
+
+    `scale` is one number, or one for each index of the first axis.
+    """
+    zero_point = torch.zeros_like(scale) if zero_point is None else zero_point
     return torch.onnx.ops.symbolic(
         "DequantizeLinear",
-        (x, scale, zero),
+        (x, scale, zero_point.to(x.dtype)),
         {"axis": 0},
         dtype=torch.float32,
         shape=x.shape,
@@ -77,68 +83,77 @@ def decoded(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
 
 
 class Convolution(nn.Module):
-    """3x3 convolution, batch norm, which rounding folds into it, and ReLU."""
+    """3x3 convolution, batch norm and ReLU; quantisation folds the norm into weights.
 
-    frozen: tuple[Tensor, Tensor | None, Tensor] | None = None  # to be exported
+    The first layer of a network keeps its weights in full precision: they are few.
+    """
+
+    exported: tuple[Tensor, Tensor | None, Tensor] | None = None
 
     def __init__(
-        self, channels_in: int, channels_out: int, stride: int = 1, *, relu: bool = True
+        self,
+        channels_in: int,
+        channels_out: int,
+        stride: int = 1,
+        *,
+        relu: bool = True,
+        is_first: bool = False,
     ) -> None:
         super().__init__()
-        self.convolve = nn.Conv2d(
+        self.conv = nn.Conv2d(
             channels_in, channels_out, 3, stride, padding=1, bias=False
         )
-        self.normalize = nn.BatchNorm2d(channels_out)
-        self.rounding = Rounding(signed=not relu)
-        self.is_first = channels_in == 1
+        self.norm = nn.BatchNorm2d(channels_out)
+        self.quantiser = Quantiser(signed=not relu)
+        self.is_first = is_first
         self.relu = nn.ReLU() if relu else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, h, w] to [N, D, h / stride, w / stride]."""
-        if not self.rounding.is_on:
-            x = self.normalize(self.convolve(x))
+        if not self.quantiser.is_on:
+            x = self.norm(self.conv(x))
         else:
             weight, bias = self.folded()
-            x = conv2d(x, weight, bias, self.convolve.stride, padding=1)
-        return cast("Tensor", self.rounding(self.relu(x)))
+            x = conv2d(x, weight, bias, self.conv.stride, padding=1)
+        return cast("Tensor", self.quantiser(self.relu(x)))
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Return rounded weight, and bias, of the convolution that does both."""
-        if self.frozen is not None:
-            weight, scale, bias = self.frozen
-            return weight if scale is None else decoded(weight, scale), bias
-        norm = self.normalize
+        """Return fake-quantised weight, and bias, of convolution and norm in one."""
+        if self.exported is not None:
+            weight, scale, bias = self.exported
+            return weight if scale is None else dequantize_linear(weight, scale), bias
+        norm = self.norm
         mean, variance = (
             cast("Tensor", norm.running_mean),
             cast("Tensor", norm.running_var),
         )
         factor = norm.weight * (variance + norm.eps).rsqrt()
-        weight = self.convolve.weight * factor[:, None, None, None]
+        weight = self.conv.weight * factor[:, None, None, None]
         bias = norm.bias - mean * factor
-        if self.is_first:  # few weights, and no time to be gained
+        if self.is_first:
             return weight, bias
-        zeros = torch.zeros_like(bias, dtype=torch.int32)
-        scale = scale_of(weight)
+        zero_points = torch.zeros_like(bias, dtype=torch.int32)
         weight = torch.fake_quantize_per_channel_affine(
-            weight, scale, zeros, 0, -MOST, MOST
+            weight, weight_scale(weight), zero_points, 0, -WEIGHT_MAX, WEIGHT_MAX
         )
         return weight, bias
 
     @torch.no_grad()
-    def freeze(self) -> None:
-        """Keep weights as they are to be exported: as whole numbers."""
+    def prepare_export(self) -> None:
+        """Store the weights as int8, for the graph to hold them so."""
         weight, bias = self.folded()
         if self.is_first:
-            self.frozen = weight, None, bias
+            self.exported = weight, None, bias
             return
-        scale = scale_of(weight)
-        whole = (weight / scale[:, None, None, None]).round().to(torch.int8)
-        self.frozen = whole, scale, bias
+        scale = weight_scale(weight)
+        levels = (weight / scale[:, None, None, None]).round().to(torch.int8)
+        self.exported = levels, scale, bias
 
 
-def scale_of(weight: Tensor) -> Tensor:
-    """Return for each channel what makes weights [D, C, 3, 3] whole numbers: [D]."""
-    return weight.detach().abs().amax((1, 2, 3)).clamp(min=SMALLEST) / MOST
+def weight_scale(weight: Tensor) -> Tensor:
+    """Return the quantisation scale of each output channel of [D, C, 3, 3]: [D]."""
+    largest = weight.detach().abs().amax((1, 2, 3))
+    return largest.clamp(min=MIN_WEIGHT_RANGE) / WEIGHT_MAX
 
 
 class Residual(nn.Module):
@@ -148,153 +163,163 @@ class Residual(nn.Module):
         super().__init__()
         self.first = Convolution(channels, channels)
         self.second = Convolution(channels, channels, relu=False)
-        self.rounding = Rounding()
+        self.quantiser = Quantiser()
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, h, w] to the same shape."""
-        return cast("Tensor", self.rounding((x + self.second(self.first(x))).relu()))
+        return cast("Tensor", self.quantiser((x + self.second(self.first(x))).relu()))
 
 
-class FashionCNN(nn.Module):
-    """28x28 pixels to activations of 4x4 for each class and for the unknown.
+class CNN(nn.Module):
+    """Pixels to an activation map for each class and for the unknown.
 
-    Their means are the logits: one a class, and a last one for "none of them".
+    The means of the maps are the logits: one a class, the last for "unknown". Maps
+    have an eighth of the input's size, rounded up. `arguments` rebuild the network.
     """
 
     def __init__(
         self,
-        widths: Sequence[int] = (16, 48, 64, 128),
+        size: int,
+        channels: int = 1,
         classes: int = 10,
         *,
-        rounded: bool = False,
+        widths: Sequence[int] = (16, 48, 64, 128),
+        quantised: bool = False,
     ) -> None:
         super().__init__()
-        self.arguments = {"widths": list(widths), "classes": classes}
-        stem, *stages = widths
-        layers: list[nn.Module] = [Convolution(1, stem)]
-        for channels_in, channels in itertools.pairwise([stem, *stages]):
-            layers += [
-                Convolution(channels_in, channels, stride=2),  # 14x14, 7x7, 4x4
-                Residual(channels),
-            ]
+        self.arguments: dict[str, Any] = {
+            "size": size,
+            "channels": channels,
+            "classes": classes,
+            "widths": list(widths),
+        }
+        self.input_shape = (size, size) if channels == 1 else (size, size, channels)
+        layers: list[nn.Module] = [Convolution(channels, widths[0], is_first=True)]
+        for narrow, wide in itertools.pairwise(widths):
+            layers += [Convolution(narrow, wide, stride=2), Residual(wide)]
         self.features = nn.Sequential(*layers)
         self.head = nn.Conv2d(widths[-1], classes + 1, 1)
-        if rounded:
-            self.round()
+        if quantised:
+            self.quantise()
 
-    def round(self) -> None:
+    def quantise(self) -> None:
         """Compute from now on as the exported graph does."""
-        self.arguments["rounded"] = True
-        for rounding in self.roundings():
-            rounding.is_on = True
+        self.arguments["quantised"] = True
+        for quantiser in self.quantisers():
+            quantiser.is_on = True
 
     @torch.no_grad()
-    def watch(self, pixels: Tensor) -> None:
-        """Find how large activations become, by pixels uint8 [N, 28, 28]."""
+    def observe_ranges(self, pixels: Tensor) -> None:
+        """Set the scales by the activations of uint8 [N, *input_shape]."""
         was_training = self.training
         self.eval()
-        for rounding in self.roundings():
-            rounding.is_watching = True
+        for quantiser in self.quantisers():
+            quantiser.is_observing = True
         self(pixels)
-        for rounding in self.roundings():
-            rounding.is_watching = False
+        for quantiser in self.quantisers():
+            quantiser.is_observing = False
         self.train(was_training)
 
-    def unround(self) -> None:
-        """Compute in full precision, as if never rounded."""
-        self.arguments.pop("rounded", None)
-        for rounding in self.roundings():
-            rounding.is_on = False
-            rounding.scale.zero_()
+    def dequantise(self) -> None:
+        """Compute in full precision, and forget the scales."""
+        self.arguments.pop("quantised", None)
+        for quantiser in self.quantisers():
+            quantiser.is_on = False
+            quantiser.scale.zero_()
 
-    def is_watched(self) -> bool:
-        """Tell whether it is known how large activations become."""
-        return all(rounding.scale.item() > 0 for rounding in self.roundings())
+    def has_ranges(self) -> bool:
+        """Return whether all scales are set."""
+        return all(quantiser.scale.item() > 0 for quantiser in self.quantisers())
 
-    def roundings(self) -> list[Rounding]:
-        """Return where activations are rounded, in no particular order."""
-        return [module for module in self.modules() if isinstance(module, Rounding)]
+    def quantisers(self) -> list[Quantiser]:
+        """Return the modules that quantise activations, in no particular order."""
+        return [module for module in self.modules() if isinstance(module, Quantiser)]
 
     def activation(self, pixels: Tensor) -> Tensor:
-        """Pixels uint8 [N, 28, 28] to activations float32 [N, classes + 1, 4, 4].
+        """Pixels uint8 [N, *input_shape] to maps float32 [N, classes + 1, h, w].
 
         A 1x1 convolution before the mean gives the same logits as a linear layer
-        after it, and a map of where each class was seen (Zhou et al., 1512.04150).
+        after it, and maps of where each class is (Zhou et al., arXiv 1512.04150).
         """
-        return self.head(self.features(pixels.unsqueeze(1).float() / WHITE))
+        if len(self.input_shape) == 2:  # noqa: PLR2004 - grey
+            pixels = pixels.unsqueeze(1)
+        else:
+            pixels = pixels.permute(0, 3, 1, 2)
+        return self.head(self.features(pixels.float() / WHITE))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels uint8 [N, 28, 28] to uncalibrated logits [N, classes + 1]."""
+        """Pixels uint8 [N, *input_shape] to uncalibrated logits [N, classes + 1]."""
         return self.activation(pixels).mean((2, 3))
 
 
 class Calibration(NamedTuple):
-    """How far to trust logits: see `boost`."""
+    """The numbers of `calibration_offset`."""
 
     scale: float
     slope: float
-    bend: float
+    curve: float
 
 
-AS_IT_IS = Calibration(1.0, 1.0, 0.0)
+IDENTITY = Calibration(1.0, 1.0, 0.0)
 
 
 class Calibrated(nn.Module):
     """What is served: the network, its calibration and its unknown score."""
 
-    def __init__(
-        self, network: FashionCNN, calibration: Calibration = AS_IT_IS
-    ) -> None:
+    def __init__(self, network: CNN, calibration: Calibration = IDENTITY) -> None:
         super().__init__()
         self.network = network
         self.calibration = calibration
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixels uint8 [N, 28, 28] to the three outputs of `model.onnx`.
+        """Pixels uint8 [N, *input_shape] to the three outputs of `model.onnx`.
 
         Probabilities [N, classes] are calibrated. The unknown score [N] is the
-        log-odds of "none of them" that the network has learnt from outliers: higher
-        is stranger. Class activation [N, classes, 4, 4] has the calibrated logits as
-        its mean.
+        log-odds of "unknown", which the network has learnt from outliers. The mean of
+        the class activation [N, classes, h, w] is the calibrated logits.
         """
         activation = self.network.activation(pixels)
         logits = activation.mean((2, 3))
         classes, scale = logits[:, :-1], self.calibration.scale
-        boosted = boost(classes, *self.calibration)
+        offset = calibration_offset(classes, *self.calibration)
         score = unknown_score(logits)
-        activation = activation[:, :-1] * scale + boosted[:, :, None, None]
-        return (classes * scale + boosted).softmax(1), score, activation
+        activation = activation[:, :-1] * scale + offset[:, :, None, None]
+        return (classes * scale + offset).softmax(1), score, activation
 
 
-def boost(
-    logits: Tensor, scale: Tensor | float, slope: Tensor | float, bend: Tensor | float
+def calibration_offset(
+    logits: Tensor, scale: Tensor | float, slope: Tensor | float, curve: Tensor | float
 ) -> Tensor:
-    """Logits [N, classes] to what calibration adds to them once scaled, same shape.
+    """Logits [N, classes] to what calibration adds to `logits * scale`: same shape.
 
-    All classes but the likeliest are divided by a temperature (Guo et al., arXiv
-    1706.04599), one over `scale`. By how much the likeliest leads has a curve of its
-    own, slope * lead + bend * lead ** 3, which rises: the order of classes stays.
+    All classes but the likeliest are scaled by a temperature (Guo et al., arXiv
+    1706.04599), which is 1 / scale. The margin of the likeliest over the second becomes
+    slope * margin + curve * margin ** 3, which rises: the order of classes stays.
     """
-    best = logits.topk(2).values
-    lead = best @ best.new_tensor([[1.0], [-1.0]])  # one node instead of three
-    more = ((slope - scale) + bend * lead * lead) * lead
-    return torch.where(logits == best[:, :1], more, 0.0)
+    top = logits.topk(2).values
+    margin = top @ top.new_tensor([[1.0], [-1.0]])  # one node instead of three
+    offset = ((slope - scale) + curve * margin * margin) * margin
+    return torch.where(logits == top[:, :1], offset, 0.0)
 
 
 def unknown_score(logits: Tensor) -> Tensor:
-    """Logits [N, classes + 1] to the log-odds of none against any class: [N]."""
+    """Logits [N, classes + 1] to the log-odds of unknown against any class: [N]."""
     return logits[:, -1] - logits[:, :-1].logsumexp(1)
 
 
 def fit_calibration(logits: Tensor, labels: Tensor) -> Calibration:
-    """Choose the calibration with the least cross-entropy."""
-    logs = torch.tensor([0.0, 0.0, FAINT], requires_grad=True)  # so all are above 0
+    """Return the calibration with the least cross-entropy.
+
+    It is fitted by logarithms, so that all its numbers are positive.
+    """
+    logs = torch.tensor([0.0, 0.0, INITIAL_LOG_CURVE], requires_grad=True)
     optimizer = torch.optim.LBFGS([logs], max_iter=500, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        parts = logs.exp().unbind()
-        loss = cross_entropy(logits * parts[0] + boost(logits, *parts), labels)
+        numbers = logs.exp().unbind()
+        calibrated = logits * numbers[0] + calibration_offset(logits, *numbers)
+        loss = cross_entropy(calibrated, labels)
         loss.backward()
         return loss
 
@@ -303,16 +328,17 @@ def fit_calibration(logits: Tensor, labels: Tensor) -> Calibration:
 
 
 def fit_threshold(scores: Tensor, share: float) -> float:
-    """Choose the unknown threshold that refuses this share of validation pictures."""
+    """Return the unknown threshold that refuses this share of the pictures scored."""
     return scores.double().quantile(1 - share).item()
 
 
 def export_onnx(model: Calibrated) -> bytes:
     """Return `model` as an ONNX file, weights inside, for any number of pictures."""
-    for module in model.modules():
-        if isinstance(module, Convolution) and module.rounding.is_on:
-            module.freeze()
-    example = torch.zeros(2, 28, 28, dtype=torch.uint8)
+    convolutions = [m for m in model.modules() if isinstance(m, Convolution)]
+    for convolution in convolutions:
+        if convolution.quantiser.is_on:
+            convolution.prepare_export()
+    example = torch.zeros(2, *model.network.input_shape, dtype=torch.uint8)
     program = cast(
         "torch.onnx.ONNXProgram",
         torch.onnx.export(
@@ -325,7 +351,6 @@ def export_onnx(model: Calibrated) -> bytes:
         ),
     )
     ClearMetadataAndDocStringPass()(program.model)  # it names paths of this machine
-    for module in model.modules():
-        if isinstance(module, Convolution):
-            module.frozen = None
+    for convolution in convolutions:
+        convolution.exported = None
     return program.model_proto.SerializeToString()

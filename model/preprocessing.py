@@ -76,7 +76,7 @@ class Square(Preprocessing, frozen=True):
     def preprocess(self, image: Image.Image) -> Pixels:
         """Turn an upright "L" or "RGB" picture into uint8 `input_shape`."""
         mode = "L" if self.channels == 1 else "RGB"
-        by = Image.Resampling.BICUBIC
+        by = Image.Resampling.BILINEAR
         return np.asarray(ImageOps.fit(image.convert(mode), (self.size, self.size), by))
 
 
@@ -88,10 +88,8 @@ def from_facts(facts: Mapping[str, Any]) -> Preprocessing:
 
     Raises `ValueError` if there is none of that name, or with such numbers.
     """
-    if "input_shape" in facts:  # until model.bin is released with the new facts
-        return Garment(size=facts["input_shape"][0])
     numbers = dict(facts["preprocessing"])
-    name = numbers.pop("name")
+    name = str(numbers.pop("name", ""))
     if name not in PREPROCESSINGS:
         raise ValueError(f"no preprocessing {name!r}: {', '.join(PREPROCESSINGS)}")
     return PREPROCESSINGS[name](**facts["input"], **numbers)

@@ -42,10 +42,11 @@ def test_torch_opens_the_committed_model() -> None:
     assert checkpoint["state_dict"]
 
 
-def test_facts_tell_where_the_model_is_from() -> None:
+def test_facts_state_where_the_model_is_from() -> None:
     facts = artifact.read(str(MODEL)).facts
     assert facts["classes"][9] == "Ankle boot"
-    assert facts["input_shape"] == [28, 28]
+    assert facts["input"] == {"size": 28, "channels": 1}
+    assert facts["preprocessing"]["name"] == "garment"
     assert facts["metrics"]["onnx_same_class"] >= 0.998
     assert (
         facts["metrics"]["onnx_accuracy"] >= facts["metrics"]["test_accuracy"] - 0.001
@@ -55,6 +56,9 @@ def test_facts_tell_where_the_model_is_from() -> None:
     assert len(facts["data"]["fingerprint"]) == 64
     assert facts["libraries"]["torch"]
     assert facts["seconds"] > 0
+    assert sum(facts["reference"]["class_shares"].values()) == pytest.approx(
+        1, abs=0.01
+    )
 
 
 def test_weights_fit_every_processor() -> None:
@@ -72,7 +76,7 @@ def test_weights_fit_every_processor() -> None:
 def test_no_path_of_the_training_machine_is_inside(entries: dict[str, bytes]) -> None:
     for data in entries.values():
         assert b"site-packages" not in data
-        assert b"train.py" not in data
+        assert b"/train.py" not in data
 
 
 def test_version_ignores_seconds_and_dates() -> None:
@@ -167,13 +171,15 @@ def test_a_hostile_model_runs_no_code(
     assert touched.exists()
 
 
-def test_whatever_is_wrong_is_said_in_one_line() -> None:
-    assert str(artifact.ArtifactError("one\n  two")) == "one two"
+def test_an_error_is_one_printable_line() -> None:
+    assert str(artifact.ArtifactError("one\n  two\x1b[31m")) == "one two\\x1b[31m"
+    assert len(str(artifact.ArtifactError("long " * 10**6))) == artifact.MAX_FAULT
 
 
 @pytest.mark.parametrize(
     "facts",
-    [b"", b"{}", b"[]", b"null", b"\xff", b'{"version": "x"}'],
+    [b"", b"{}", b"[]", b"null", b"\xff", b'{"version": "x"}', b"[" * 200_000],
+    ids=["empty", "no facts", "list", "null", "binary", "version", "nested"],
 )
 def test_a_model_with_wrong_facts_is_refused(
     tmp_path: Path, entries: dict[str, bytes], facts: bytes
@@ -181,6 +187,55 @@ def test_a_model_with_wrong_facts_is_refused(
     path = pack(tmp_path / "model.bin", entries | {artifact.JSON_ENTRY: facts})
     with pytest.raises(artifact.ArtifactError, match="not a sound model"):
         artifact.read(path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "reason"),
+    [
+        ("name", "", "name: "),
+        ("name", "red\x1b[31m", "printable"),
+        ("name", "a" * 65, "at most 64"),
+        ("name", 1, "string"),
+        ("classes", ["a"], "at least 2"),
+        ("classes", ["a", "a"], "two are the same"),
+        ("classes", ["a", None], "classes.1: "),
+        ("classes", ["a", "b\n"], "printable"),
+        ("input", [28, 28], "input: "),
+        ("unknown_threshold", "0", "number"),
+        ("unknown_threshold", float("nan"), "finite"),
+    ],
+)
+def test_facts_that_no_service_could_show_are_refused(
+    tmp_path: Path, entry: str, value: object, reason: str
+) -> None:
+    model = artifact.read(str(MODEL))
+    path = tmp_path / "model.bin"
+    artifact.write(path, {}, model._replace(facts=model.facts | {entry: value}))
+    with pytest.raises(artifact.ArtifactError, match=reason) as caught:
+        artifact.read(str(path))
+    assert str(caught.value).isprintable()
+
+
+def test_samples_are_few_and_small(tmp_path: Path) -> None:
+    model = artifact.read(str(MODEL))
+    first = model.samples[0]
+    large = (first.model_copy(update={"picture": bytes(10**6)}),)
+    many = [first.model_copy(update={"file": f"{n}.png"}) for n in range(11)]
+    path = tmp_path / "model.bin"
+    for samples, reason in ((large, "0.png is over"), (tuple(many), "at most 10")):
+        artifact.write(path, {}, model._replace(samples=samples))
+        with pytest.raises(artifact.ArtifactError, match=reason):
+            artifact.read(str(path))
+
+
+def test_samples_are_read_from_their_folder_alone(
+    tmp_path: Path, entries: dict[str, bytes]
+) -> None:
+    records = json.loads(entries[artifact.SAMPLES_ENTRY])
+    records[0]["file"] = "../data.pkl"
+    changed = {artifact.SAMPLES_ENTRY: json.dumps(records).encode()}
+    with pytest.raises(artifact.ArtifactError, match=r"0\.file"):
+        artifact.read(pack(tmp_path / "model.bin", entries | changed))
 
 
 def test_a_changed_graph_or_fact_is_refused(
@@ -216,7 +271,17 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
     )
 
 
-def test_show_tells_what_a_model_says_of_itself() -> None:
+def test_show_prints_no_control_characters(tmp_path: Path) -> None:
+    model = artifact.read(str(MODEL))
+    model.facts["settings"] |= {"\x1b[31m": {"\x07": ["\x9b"]}}
+    artifact.write(tmp_path / "model.bin", {}, model)
+    for option in ([], ["--json"]):
+        done = run("show", tmp_path / "model.bin", *option)
+        assert done.returncode == 0
+        assert done.stdout.replace("\n", "").isprintable()
+
+
+def test_show_prints_the_facts_of_a_model() -> None:
     lines = run("show").stdout.splitlines()
     assert lines[:2] == [
         "name               fashion",
@@ -228,7 +293,7 @@ def test_show_tells_what_a_model_says_of_itself() -> None:
     assert facts == artifact.read(str(MODEL)).facts | expected
 
 
-def test_verify_tells_whether_the_service_would_take_a_model(tmp_path: Path) -> None:
+def test_verify_tries_a_model_as_the_service_does(tmp_path: Path) -> None:
     digest = hashlib.sha256(MODEL.read_bytes()).hexdigest()
     done = run("verify", MODEL, "--sha256", digest.upper())
     assert (done.returncode, done.stderr) == (0, "")
@@ -238,6 +303,10 @@ def test_verify_tells_whether_the_service_would_take_a_model(tmp_path: Path) -> 
     assert f"has the SHA-256 {digest}, not 00" in refusal(MODEL, "--sha256", "0" * 64)
     assert "No such file" in refusal(tmp_path / "none")
     assert "the model does not run" in refusal(tmp_path / "model.bin")
+    model = artifact.read(str(MODEL))
+    sample = model.samples[0].model_copy(update={"probability": 0.5})
+    artifact.write(tmp_path / "model.bin", {}, model._replace(samples=(sample,)))
+    assert "sample 0.png is ('T-shirt/top', 0.9" in refusal(tmp_path / "model.bin")
 
 
 def refusal(*arguments: str | Path) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model import artifact
 from model.classifier import Classifier, Prediction
-from model.network import Calibrated, Calibration, FashionCNN
+from model.network import CNN, Calibrated, Calibration
 from training.data import get_data
 
 
@@ -47,7 +47,7 @@ def test_batch_size_does_not_matter(classifier: Classifier, samples: Samples) ->
 def test_pytorch_agrees(classifier: Classifier, samples: Samples) -> None:
     """Both round, and of a few pictures to different sides somewhere."""
     checkpoint = torch.load(ROOT / "model.bin", weights_only=True)
-    network = FashionCNN(**checkpoint["arguments"])
+    network = CNN(**checkpoint["arguments"])
     network.load_state_dict(checkpoint["state_dict"])
     model = Calibrated(network, Calibration(**checkpoint["calibration"])).eval()
     with torch.no_grad():
@@ -90,11 +90,61 @@ def test_a_graph_that_does_not_run_is_refused() -> None:
         Classifier(model._replace(onnx=b"no graph"))
 
 
-@pytest.mark.parametrize("threshold", ["-1.96", None, float("nan")])
-def test_a_threshold_that_is_none_is_refused(threshold: object) -> None:
+LIES: list[tuple[dict[str, object], str]] = [
+    ({"input": {"size": 32, "channels": 1}}, r"pixels of \[28, 28\]"),
+    ({"input": {"size": 28, "channels": 3}}, "channels"),
+    ({"input": {"size": "28", "channels": 1}}, "size"),
+    (
+        {
+            "input": {"size": 28, "channels": 3},
+            "preprocessing": {"name": "square", "draft_side": 56},
+        },
+        r"pixels of \[28, 28\]",
+    ),
+    ({"preprocessing": {"name": "none"}}, "no preprocessing 'none'"),
+    ({"preprocessing": {}}, "no preprocessing"),
+    ({"preprocessing": {"name": ["garment"]}}, "preprocessing"),
+    ({"preprocessing": {"name": "garment", "size": 28}}, "size"),
+    ({"classes": ["a", "b"]}, r"probabilities of \[10\]"),
+    ({"classes": [[], []]}, "classes.0"),
+    ({"unknown_threshold": "-1.96"}, "unknown_threshold"),
+    ({"unknown_threshold": None}, "unknown_threshold"),
+    ({"unknown_threshold": float("nan")}, "unknown_threshold"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), LIES)
+def test_facts_that_do_not_fit_the_graph_are_refused(
+    change: dict[str, object], reason: str
+) -> None:
     model = artifact.load(str(ROOT / "model.bin"))
-    with pytest.raises(artifact.ArtifactError, match="does not run"):
-        Classifier(model._replace(facts=model.facts | {"unknown_threshold": threshold}))
+    with pytest.raises(artifact.ArtifactError, match=f"does not run: .*{reason}"):
+        Classifier(model._replace(facts=model.facts | change))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"label": "Bag"}, "T-shirt/top.*, not .*Bag"),
+        ({"probability": 0.9}, r"not .*0\.9"),
+        ({"unknown_score": 99.0}, "not .*99"),
+        ({"picture": b"no picture"}, "not a picture"),
+    ],
+    ids=["class", "probability", "unknown", "no picture"],
+)
+def test_samples_must_be_answered_as_at_the_release(
+    change: dict[str, object], reason: str
+) -> None:
+    model = artifact.load(str(ROOT / "model.bin"))
+    first, *others = model.samples
+    samples = first.model_copy(update=change), *others
+    with pytest.raises(artifact.ArtifactError, match=f"does not run: .*{reason}"):
+        Classifier(model._replace(samples=samples))
+
+
+def test_a_model_without_samples_is_tried_with_a_generated_picture() -> None:
+    model = artifact.load(str(ROOT / "model.bin"))._replace(samples=())
+    assert Classifier(model).classes == model.facts["classes"]
 
 
 def test_serving_never_imports_torch() -> None:

@@ -9,7 +9,7 @@ from conftest import Samples, torchvision_root
 from PIL import Image
 from torch import Tensor
 
-from model.network import FashionCNN
+from model.network import CNN
 from training import data as data_room
 from training import epoch as lesson
 from training.data import Data
@@ -28,9 +28,9 @@ def data(folder: Path) -> Data:
     return data_room.get_data(folder)
 
 
-@pytest.mark.parametrize("network", [None, FashionCNN()])
+@pytest.mark.parametrize("network", [None, CNN(28)])
 def test_an_epoch_shows_each_garment_and_strangers(
-    data: Data, network: FashionCNN | None
+    data: Data, network: CNN | None
 ) -> None:
     plan = lesson.plan_of(data, EPOCHS, ALL)
     scenes = lesson.draw_scenes(data.train, EPOCHS, ALL, seed=1)
@@ -64,7 +64,7 @@ def test_photos_and_outliers_are_shown_too(
     assert 1 < views < lesson.PHOTO_VIEWS
     scenes = lesson.draw_scenes(data.train, EPOCHS, ALL, seed=1)
     random = torch.Generator().manual_seed(1)
-    network = FashionCNN()
+    network = CNN(28)
     photos = data.photos
     assert photos is not None
     assert not photos.recalled.any()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import train
-from model.network import FashionCNN
+from model.network import CNN
 from training.optimizer import Muon, orthogonal
 
 
@@ -44,7 +44,7 @@ def test_a_step_is_as_long_as_adamws(shape: tuple[int, ...]) -> None:
 
 
 def test_every_weight_has_its_place() -> None:
-    network = FashionCNN()
+    network = CNN(28)
     groups = train.parameters_of(network)
     placed = [id(weight) for group in groups for weight in group]
     assert sorted(placed) == sorted(map(id, network.parameters()))
@@ -56,7 +56,7 @@ def test_every_weight_has_its_place() -> None:
 def test_kernels_move_by_muon_but_in_fine_tuning(is_start: bool) -> None:
     start = None
     if is_start:
-        network = FashionCNN()
+        network = CNN(28)
         start = {"arguments": network.arguments, "state_dict": network.state_dict()}
     parts = train.build(1, 100, torch.device("cpu"), start)
     moved = ["momentum" in group for group in parts.optimizer.param_groups]

@@ -32,8 +32,8 @@ def test_a_square_keeps_the_middle_in_colour(encode: Encode) -> None:
     grey = Square(size=10, draft_side=10, channels=1)
     assert colour.input_shape == (10, 10, 3)
     assert grey.input_shape == (10, 10)
-    assert (colour.to_pixels(encode(image))[:, 1:-1] == (0, 0, 255)).all()
-    assert (grey.to_pixels(encode(image))[:, 1:-1] == 29).all()  # ITU-R 601-2 luma
+    assert (colour.to_pixels(encode(image))[:, 2:-2] == (0, 0, 255)).all()
+    assert (grey.to_pixels(encode(image))[:, 2:-2] == 29).all()  # ITU-R 601-2 luma
 
 
 def test_a_finished_square_passes_through(encode: Encode) -> None:

@@ -18,13 +18,7 @@ import train
 from model import artifact
 from model.classifier import Classifier
 from model.network import (
-    Calibrated,
-    Calibration,
-    FashionCNN,
-    boost,
-    export_onnx,
-    fit_calibration,
-    unknown_score,
+    CNN,
 )
 from training import data as data_room
 from training import epoch as lesson
@@ -67,7 +61,7 @@ def run(
     seed: int = 1,
     start: dict[str, Any] | None = None,
     resume: bool = False,
-) -> FashionCNN:
+) -> CNN:
     plan = train.Run(EPOCHS, seed, start)
     return train.train(data, plan, path / "checkpoint", resume=resume)[0]
 
@@ -76,9 +70,9 @@ def test_fine_tuning_starts_from_a_model(classifier: Classifier) -> None:
     start = train.read_start(ROOT / "model.bin")
     tuned = train.build(1, 100, torch.device("cpu"), start)
     fresh = train.build(1, 100, torch.device("cpu"))
-    network = FashionCNN()
+    network = CNN(28)
     network.load_state_dict(start["state_dict"])
-    network.unround()
+    network.dequantise()
     assert torch.equal(weights(tuned.network), weights(network))
     assert not torch.equal(weights(fresh.network), weights(network))
     rates = [max(parts.schedule.get_last_lr()) for parts in (tuned, fresh)]
@@ -89,13 +83,13 @@ def test_fine_tuning_starts_from_a_model(classifier: Classifier) -> None:
 def test_a_fine_tuned_network_goes_part_of_the_way_back(data: Data) -> None:
     start = torch.load(ROOT / "model.bin", weights_only=True)
     torch.manual_seed(1)
-    network = FashionCNN()
+    network = CNN(28)
     tuned = network.head.weight.detach().clone()
     train.go_back(network, start, data.train.pixels)
     old, share = start["state_dict"]["head.weight"], train.START_SHARE
     assert torch.allclose(network.head.weight, (1 - share) * tuned + share * old)
-    assert network.is_watched()
-    assert network.arguments["rounded"]
+    assert network.has_ranges()
+    assert network.arguments["quantised"]
 
 
 def test_fine_tuning_takes_the_mean_of_rounds_from_one_start(
@@ -286,69 +280,6 @@ def test_fine_tuning_refuses_other_classes(data: Data, tmp_path: Path) -> None:
         run(data, tmp_path, start=start)
 
 
-def test_right_answers_aside_are_counted(data: Data) -> None:
-    class Constant(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.logits = torch.nn.Parameter(torch.eye(11)[3])
-
-        def forward(self, pixels: Tensor) -> Tensor:
-            return self.logits.expand(len(pixels), 11)
-
-    expected = (data.validation.labels == 3).float().mean().item()
-    seen = data.validation.pixels[:4]
-    targets = torch.zeros(4, 11, dtype=torch.bool)
-    targets[[0, 1, 1, 2, 3], [3, 3, 5, 5, 10]] = True  # the last is a stranger
-    photos = data_room.Photos(
-        seen, seen, seen, torch.arange(4), targets, targets.float()
-    )
-    known = data._replace(photos_aside=photos)
-    assert release.accuracy_aside(Constant(), known) == {
-        "validation": pytest.approx(expected),
-        "photos_aside": pytest.approx(2 / 3),
-    }
-
-
-@pytest.mark.parametrize(
-    ("darkest", "step", "expected"),
-    [(40, 1, [0, 12]), (140, 1, [1, 0]), (40, 3, [1, 14])],
-    ids=["photos", "garments", "few photos"],
-)
-def test_the_threshold_refuses_a_share_of_garments_or_photos(
-    data: Data, darkest: int, step: int, expected: list[int]
-) -> None:
-    """Whichever takes a higher one; photos of strangers, or a few, have no say."""
-
-    class Brightness(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.logits = torch.nn.Parameter(torch.arange(11.0))
-
-        def forward(self, pixels: Tensor) -> Tensor:
-            logits = self.logits.repeat(len(pixels), 1)
-            logits[:, -1] = pixels.float().mean((1, 2))
-            return logits
-
-    def plain(levels: Tensor) -> Tensor:
-        return levels.byte()[:, None, None].expand(-1, 28, 28)
-
-    shirts, strangers = torch.arange(0, 100, step), torch.full((100,), 255)
-    seen = plain(torch.cat([shirts, strangers]))
-    labels = torch.tensor([0] * len(shirts) + [10] * 100)
-    targets = data_room.targets_of(labels, 10)
-    photos = data_room.Photos(seen, seen, seen, labels, targets, targets.float())
-    garments = plain(torch.arange(20) + darkest)
-    aside = data.validation._replace(pixels=garments)
-    known = data._replace(photos_aside=photos, validation=aside)
-    network = Brightness()
-    threshold = release.calibrate(network, known)[1]  # type: ignore[arg-type]
-    refused = [
-        int((unknown_score(release.evaluate(network, pixels)) > threshold).sum())
-        for pixels in (garments, seen[: len(shirts)])
-    ]
-    assert refused == expected
-
-
 def test_loss_asks_for_one_of_the_classes_allowed() -> None:
     """Worked out by hand, without smoothing's share."""
     logits = torch.log(torch.tensor([[0.1, 0.2, 0.3, 0.4]]))
@@ -364,57 +295,6 @@ def test_loss_asks_for_one_of_the_classes_allowed() -> None:
     share = train.RECALL_SHARE
     expected = (1 - share) * loss - share * np.log([0.1, 0.2]).mean()
     assert train.loss_of(logits, unknown, recalled).item() == pytest.approx(expected)
-
-
-def test_calibration_makes_probabilities_come_true() -> None:
-    """Labels drawn by probabilities that a calibration gives: it is found again."""
-    random = torch.Generator().manual_seed(1)
-    logits = 6 * torch.randn(50_000, 10, generator=random)
-    meant = Calibration(scale=0.33, slope=0.2, bend=0.02)
-    true = (logits * meant.scale + boost(logits, *meant)).softmax(1)
-    labels = torch.multinomial(true, 1, generator=random)[:, 0]
-    assert fit_calibration(logits, labels) == pytest.approx(meant, rel=0.1)
-
-
-def test_a_lead_is_curved_and_no_order_changed() -> None:
-    logits = torch.tensor([[1.0, 4.0, 2.0], [0.0, 0.0, -4.0]])
-    raised = logits * 3 + boost(logits, scale=3.0, slope=0.5, bend=0.1)
-    lead = 0.5 * 2 + 0.1 * 2**3
-    assert raised[0].tolist() == pytest.approx([3, 6 + lead, 6])
-    assert raised[1].tolist() == [0, 0, -12]  # no lead
-
-
-def test_a_rounded_network_is_what_is_exported(data: Data) -> None:
-    """Nearly the network that it was, and the graph computes the same."""
-    torch.manual_seed(1)
-    network = FashionCNN()
-    network(data.train.pixels)  # the norms have seen pictures
-    plain = network.eval()(data.test.pixels)
-    assert not network.is_watched()
-    network.watch(data.train.pixels)
-    assert network.is_watched()
-    assert torch.equal(network(data.test.pixels), plain)
-    network.round()
-    rounded = network(data.test.pixels)
-    assert not torch.equal(rounded, plain)
-    assert (rounded - plain).abs().max() < 0.1 * plain.abs().max()
-    model = Calibrated(network).eval()
-    onnx = export_onnx(model)
-    assert len(onnx) < sum(p.numel() for p in network.parameters()) * 1.2  # bytes
-    facts = release.describe(model, 0.0, data, {})
-    assert release.check(model, onnx, facts, data.test)["onnx_same_class"] == 1
-    again = FashionCNN(rounded=True)
-    again.load_state_dict(network.state_dict())
-    assert torch.equal(again.eval()(data.test.pixels), rounded)
-
-
-def test_check_refuses_another_graph(data: Data) -> None:
-    """A graph of other weights is never written."""
-    torch.manual_seed(1)
-    model, other = (Calibrated(FashionCNN()).eval() for _ in "ab")
-    facts = release.describe(model, 0.0, data, {})
-    with pytest.raises(ValueError, match="PyTorch"):
-        release.check(model, export_onnx(other), facts, data.test)
 
 
 def command_line(

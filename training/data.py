@@ -20,6 +20,7 @@ from torch.nn.functional import one_hot
 from torchvision.datasets import FashionMNIST
 from tqdm import tqdm
 
+from model.preprocessing import Garment, Preprocessing
 from training.folders import classes_of, find_photos, look_at_all, read_all_unknown
 
 
@@ -29,19 +30,21 @@ class Recipe(NamedTuple):
     name: str  # of the model
     title: str  # of the data set
     dataset: type[FashionMNIST]  # its reader in torchvision
-    size: int  # pixels, height and width of an input array
-    channels: int  # 1 is grey
-    preprocessing: str  # photo -> input array, by its name in `model.images`
+    preprocessing: Preprocessing  # picture -> input array
     aliases: dict[str, list[str]]  # folder, singular -> classes its photos may be
+
+    def arguments(self) -> dict[str, int]:
+        """Return the constructor arguments of a new network."""
+        size, channels = self.preprocessing.size, self.preprocessing.channels
+        classes = len(self.dataset.classes)
+        return {"size": size, "channels": channels, "classes": classes}
 
 
 RECIPE = Recipe(
     name="fashion",
     title="Fashion-MNIST",
     dataset=FashionMNIST,
-    size=28,
-    channels=1,
-    preprocessing="garment",
+    preprocessing=Garment(size=28),
     aliases={
         "t-shirt": ["T-shirt/top"],
         "top": ["T-shirt/top"],
@@ -127,12 +130,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def get_data(
-    folder: Path, photos: Path | None = None, outliers: Sequence[Path] = ()
+    folder: Path,
+    photos: Path | None = None,
+    outliers: Sequence[Path] = (),
+    views: int = VIEWS,
 ) -> Data:
     """Read Fashion-MNIST from a torchvision root; download it if it is not there.
 
     `photos` is a tree for `read_photos`, `outliers` are folders or NPZ files of
-    pictures that are none of the classes.
+    pictures that are none of the classes. Each photo is varied into `views`.
     """
     parts = [read_dataset(folder, is_train) for is_train in (True, False)]
     (pixels, labels), test = [Split(part.data, part.targets) for part in parts]
@@ -141,7 +147,7 @@ def get_data(
     aside, rest = order[:VALIDATION_SIZE], order[VALIDATION_SIZE:]
     sets = read_all_unknown(outliers)
     strangers = {name: torch.from_numpy(pixels) for name, pixels in sets.items()}
-    taken = read_photos(photos, classes).split() if photos else (None, None)
+    taken = read_photos(photos, classes, views).split() if photos else (None, None)
     train, validation = (Split(pixels[of], labels[of]) for of in (rest, aside))
     return Data(
         train=train,
@@ -183,14 +189,16 @@ def targets_of(labels: Tensor, classes: int) -> Tensor:
     return one_hot(labels, classes + 1).bool()
 
 
-def read_photos(folder: Path, classes: Sequence[str]) -> Photos:
+def read_photos(
+    folder: Path, classes: Sequence[str], view_count: int = VIEWS
+) -> Photos:
     """Read a tree of labelled photos, `folder/<name of class>/**`.
 
     A folder whose name is no class holds strangers. Files that are no pictures are
     skipped, with a line that says how many. Raises `ValueError` if none is left.
     """
     files, names = find_photos(folder, classes, RECIPE.aliases)
-    looks = list(look_at_all(files, VIEWS))
+    looks = list(look_at_all(files, view_count))
     kept = [found for found in looks if found is not None]
     if not kept:
         raise ValueError(f"no pictures in {folder}")

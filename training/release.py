@@ -1,11 +1,21 @@
-"""A trained network becomes `model.bin`: calibrated, measured, checked, described.
+"""Release a network as `model.bin`: calibrate, measure, export, check, describe.
 
     >>> facts = release(Path("model.bin"), network, data, {"seed": 1}, seconds=2400)
 
-Everything is chosen on what `data` sets aside; a run looks at the test pictures once.
+    python -m training.release model.bin --photos DIR
+
+exports, measures and describes the weights of a `model.bin` again, for a new format or
+new figures. Weights, calibration, threshold, settings and what is known of the training
+data stay; half a minute, and a few minutes with photos.
+
+All choices are made by pictures that `data` sets aside. The test pictures are used once
+a run, to measure.
 """
 
+import argparse
+import io
 import platform
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,53 +23,107 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Generator, Tensor, nn
 
 from model import artifact
-from model.classifier import Classifier
+from model.artifact import Artifact, Sample
+from model.classifier import Classifier, Prediction
 from model.network import (
+    CNN,
     Calibrated,
-    FashionCNN,
+    Calibration,
     export_onnx,
     fit_calibration,
     fit_threshold,
     unknown_score,
 )
 from training.augment import augment
-from training.data import SPLIT_SEED, VIEWS, Data, Split, fingerprint
+from training.data import (
+    RECIPE,
+    SPLIT_SEED,
+    VIEWS,
+    Data,
+    Split,
+    add_options,
+    fingerprint,
+    get_data,
+)
 from training.metrics import recall_precision
 
 EVALUATION_BATCH = 250  # fastest: its activations stay in the cache
-CALIBRATION_COPIES = 8  # of each garment set aside, each moved in its own way
-# the unknown threshold: shares of what is set aside that it may refuse
-REFUSED_SHARE = 0.02  # of Fashion-MNIST
+CALIBRATION_COPIES = 8  # of each validation picture, each augmented in its own way
+# the unknown threshold: shares of the pictures set aside that it may refuse
+REFUSED_SHARE = 0.02  # of the validation pictures
 PHOTOS_REFUSED_SHARE = 0.12
-FEWEST_PHOTOS = 50  # from fewer than so many of garments such a share is not told
-MAX_APART = 0.002  # of the test pictures, on which ONNX Runtime and PyTorch disagree
-MAX_LOSS = 0.001  # of accuracy
-FEW = 2  # pictures, that may lie on a boundary whatever their share
+MIN_PHOTOS = 50  # of known classes, for the photos to have a share
+# how the ONNX graph may differ from PyTorch on the test pictures
+MAX_OTHER_CLASS = 0.002  # share
+MAX_ACCURACY_LOSS = 0.001
+MAX_PICTURES = 2  # that may lie on a boundary, whatever their share
+SAMPLE_TRIES = 50  # pictures of a class, of which the first one answered right is taken
+QUANTILES = 0.05, 0.25, 0.5, 0.75, 0.95  # of the reference figures
 PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "pillow")
 
 Facts = dict[str, Any]
 
 
 def release(
-    path: Path, network: FashionCNN, data: Data, settings: Facts, seconds: float
+    path: Path, network: CNN, data: Data, settings: Facts, seconds: float
 ) -> Facts:
-    """Calibrate, measure, export, check and write; return what `model.json` says.
+    """Calibrate, measure, export, check and write; return the facts of `model.json`.
 
-    Raises `ValueError` if the exported graph is not what PyTorch computes.
+    `seconds` are those of training. Raises `ValueError` if the exported graph does not
+    compute what PyTorch does.
     """
     model, threshold = calibrate(network, data)
-    facts = describe(model, threshold, data, settings)
-    facts["seconds"] = round(seconds, 1)  # of training
-    save(path, model, facts, data.test)
+    facts = {
+        "unknown_threshold": threshold,
+        "calibration": model.calibration._asdict(),
+        "settings": settings | shares(),
+        "data": describe_data(data),
+        "seconds": round(seconds, 1),
+    }
+    return save(path, model, facts, data)
+
+
+def release_again(path: Path, old: Path, data: Data) -> Facts:
+    """Release the weights of the `model.bin` at `old` with facts of today.
+
+    Raises `ArtifactError`, `ValueError`.
+    """
+    known = artifact.load(str(old)).facts
+    if known["classes"] != data.classes:
+        raise ValueError(f"{old} knows other classes")
+    checkpoint = torch.load(old, weights_only=True)
+    network = CNN(**checkpoint["arguments"])
+    network.load_state_dict(checkpoint["state_dict"])
+    model = Calibrated(network, Calibration(**known["calibration"])).eval()
+    return save(path, model, known, data)
+
+
+def save(path: Path, model: Calibrated, facts: Facts, data: Data) -> Facts:
+    """Export, measure and check `model`, and write it; return `facts` and more."""
+    onnx = export_onnx(model)
+    facts = describe(data) | facts | {"metrics": {}} | made_with()
+    classifier = Classifier(Artifact(onnx, facts))
+    predictions = classify(classifier, data.test.pixels)
+    facts["metrics"] = measure(model, facts["unknown_threshold"], data)
+    facts["metrics"] |= check(model, predictions, data.test)
+    facts["reference"] = reference(predictions, data.classes)
+    samples = choose_samples(classifier, data.validation)
+    checkpoint = {
+        "state_dict": model.network.state_dict(),
+        "arguments": model.network.arguments,
+        **facts,
+    }
+    artifact.write(path, checkpoint, Artifact(onnx, facts, samples))
     return facts
 
 
 @torch.no_grad()
 def evaluate(network: nn.Module, pixels: Tensor) -> Tensor:
-    """Return the logits float32 [N, classes + 1] of pixels uint8 [N, 28, 28]."""
+    """Return the logits float32 [N, classes + 1] of pixels uint8 [N, size, size]."""
     network.eval()
     device = next(network.parameters()).device
     batches = pixels.split(EVALUATION_BATCH)
@@ -67,85 +131,97 @@ def evaluate(network: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def accuracy_aside(network: nn.Module, data: Data) -> dict[str, float]:
-    """Return the shares that it gets right of the pictures kept aside for choosing."""
+    """Return the accuracy on the pictures that were set aside, before refusal."""
     logits = evaluate(network, data.validation.pixels)[:, :-1]
     right = logits.argmax(1) == data.validation.labels
-    shares = {"validation": right.float().mean().item()}
+    accuracy = {"validation": right.float().mean().item()}
     if data.photos_aside:
         known = ~data.photos_aside.targets[:, -1]
         logits = evaluate(network, data.photos_aside.seen)[:, :-1]
         hits = data.photos_aside.targets.gather(1, logits.argmax(1, keepdim=True))
-        shares["photos_aside"] = hits[known].float().mean().item()
-    return shares
+        accuracy["photos_aside"] = hits[known].float().mean().item()
+    return accuracy
 
 
-def calibrate(network: FashionCNN, data: Data) -> tuple[Calibrated, float]:
-    """Fit the calibration and the unknown threshold on what was set aside.
+def calibrate(network: CNN, data: Data) -> tuple[Calibrated, float]:
+    """Fit the calibration and the unknown threshold on what was set aside."""
+    calibration = calibration_of(network, data)
+    return Calibrated(network, calibration).eval(), threshold_of(network, data)
 
-    The network is more often right on garments set aside than on new ones. So
-    probabilities are calibrated on copies that are flipped and shifted, of which it
-    is as sure and as often wrong as of new ones.
 
-    The threshold refuses a share of the garments of Fashion-MNIST, or of the photos
-    if there are enough of them and that takes a higher one.
+def calibration_of(network: CNN, data: Data) -> Calibration:
+    """Fit the calibration on flipped and shifted copies of the validation pictures.
+
+    The network is more often right on validation pictures than on new ones, by which
+    it was chosen; on such copies it is as confident and as often wrong as on new ones.
     """
-    logits = evaluate(network, data.validation.pixels)
-    threshold = fit_threshold(unknown_score(logits), REFUSED_SHARE)
-    if data.photos_aside:
-        known = ~data.photos_aside.targets[:, -1]
-        scores = unknown_score(evaluate(network, data.photos_aside.seen[known]))
-        if len(scores) >= FEWEST_PHOTOS:
-            threshold = max(threshold, fit_threshold(scores, PHOTOS_REFUSED_SHARE))
     random = Generator().manual_seed(SPLIT_SEED)
     copies = data.validation.pixels.repeat(CALIBRATION_COPIES, 1, 1)
     logits = evaluate(network, augment(copies, random, erasing=False))[:, :-1]
-    labels = data.validation.labels.repeat(CALIBRATION_COPIES)
-    return Calibrated(network, fit_calibration(logits, labels)).eval(), threshold
+    return fit_calibration(logits, data.validation.labels.repeat(CALIBRATION_COPIES))
+
+
+def threshold_of(network: CNN, data: Data) -> float:
+    """Return the unknown threshold that refuses a share of the validation pictures.
+
+    Or of the photos, if there are enough of them and that takes a higher one.
+    """
+    scores = unknown_score(evaluate(network, data.validation.pixels))
+    threshold = fit_threshold(scores, REFUSED_SHARE)
+    if data.photos_aside:
+        known = ~data.photos_aside.targets[:, -1]
+        scores = unknown_score(evaluate(network, data.photos_aside.seen[known]))
+        if len(scores) >= MIN_PHOTOS:
+            threshold = max(threshold, fit_threshold(scores, PHOTOS_REFUSED_SHARE))
+    return threshold
 
 
 def measure(model: Calibrated, threshold: float, data: Data) -> Facts:
-    """Return the finished model's figures: its one look at the test pictures."""
-    shares = accuracy_aside(model.network, data)
+    """Return accuracy and refusals of the finished model, computed by PyTorch."""
     logits = evaluate(model.network, data.test.pixels)
     classes, count = logits[:, :-1].argmax(1), len(data.classes)
-    pairs = recall_precision(data.test.labels.numpy(), classes.numpy(), count)
+    rows = recall_precision(data.test.labels.numpy(), classes.numpy(), count)
     right = (classes == data.test.labels).double().mean()
     refused = unknown_score(logits) > threshold
+    aside = accuracy_aside(model.network, data)
     return {
         "test_accuracy": round(right.item(), 4),
         "test_refused": round(refused.double().mean().item(), 4),
-        **{f"{name}_accuracy": round(share, 4) for name, share in shares.items()},
+        **{f"{name}_accuracy": round(share, 4) for name, share in aside.items()},
         "per_class": {
-            name: {"recall": round(r, 4), "precision": round(p, 4)}
-            for name, r, p in zip(data.classes, *pairs, strict=True)
+            name: {"recall": round(recall, 4), "precision": round(precision, 4)}
+            for name, recall, precision in zip(data.classes, *rows, strict=True)
         },
     }
 
 
-@torch.no_grad()
-def check(model: Calibrated, onnx: bytes, facts: Facts, test: Split) -> Facts:
-    """Hold the ONNX graph against PyTorch; return how far they agree.
+def classify(classifier: Classifier, pixels: Tensor) -> list[Prediction]:
+    """Classify uint8 [N, size, size] as the service does, in batches."""
+    batches = pixels.split(EVALUATION_BATCH)
+    return [found for batch in batches for found in classifier.classify(batch.numpy())]
 
-    Both round, and now and then to different sides, so a probability may differ.
-    Raises `ValueError` if classes differ more often than one in 500 times, or if the
-    graph is less often right by more than one in 1,000.
+
+@torch.no_grad()
+def check(model: Calibrated, predictions: list[Prediction], test: Split) -> Facts:
+    """Compare the answers of the ONNX graph with PyTorch's; return the differences.
+
+    Both round when they quantise, now and then to different sides, so a probability
+    may differ. Raises `ValueError` if classes differ more often than one in 500 times,
+    or if the graph is right less often by more than one in 1,000.
     """
-    classifier = Classifier(artifact.Artifact(onnx, facts))
-    expected, predictions = [], []
-    for batch in test.pixels.split(EVALUATION_BATCH):
-        expected.append(model(batch)[0].numpy())
-        predictions += classifier.classify(batch.numpy())
+    batches = test.pixels.split(EVALUATION_BATCH)
+    theirs = np.concatenate([model(batch)[0].numpy() for batch in batches])
     ours = np.array([list(p.probabilities.values()) for p in predictions])
-    theirs = np.concatenate(expected)
-    named = np.array([p.class_id for p in predictions])  # before rounding
+    class_ids = np.array([p.class_id for p in predictions])  # before rounding
     labels = test.labels.numpy()
-    same = np.mean(named == theirs.argmax(1))
-    right, meant = (np.mean(ids == labels) for ids in (named, theirs.argmax(1)))
-    chance = FEW / len(labels)
-    if same < 1 - max(MAX_APART, chance) or right < meant - max(MAX_LOSS, chance):
+    same = np.mean(class_ids == theirs.argmax(1))
+    right, expected = (np.mean(ids == labels) for ids in (class_ids, theirs.argmax(1)))
+    few = MAX_PICTURES / len(labels)
+    lost = expected - right
+    if same < 1 - max(MAX_OTHER_CLASS, few) or lost > max(MAX_ACCURACY_LOSS, few):
         raise ValueError(
-            f"the ONNX graph says the same as PyTorch of {same:.2%}, and is right of"
-            f" {right:.2%}, not {meant:.2%}"
+            f"the ONNX graph answers the class that PyTorch does for {same:.2%}, and"
+            f" is right for {right:.2%} instead of {expected:.2%}"
         )
     return {
         "onnx_same_class": round(float(same), 4),
@@ -154,59 +230,123 @@ def check(model: Calibrated, onnx: bytes, facts: Facts, test: Split) -> Facts:
     }
 
 
-def describe(model: Calibrated, threshold: float, data: Data, settings: Facts) -> Facts:
-    """Gather what `model.json` says, all but the version."""
+def reference(predictions: list[Prediction], classes: list[str]) -> Facts:
+    """Return how answers for the test pictures are distributed, to notice drift by."""
+    labels = [prediction.label for prediction in predictions]
+    scores = [prediction.unknown_score for prediction in predictions]
+    probabilities = [prediction.probability for prediction in predictions]
     return {
-        "name": "fashion",
+        "class_shares": {n: round(labels.count(n) / len(labels), 4) for n in classes},
+        "quantiles": list(QUANTILES),
+        "unknown_score": np.quantile(scores, QUANTILES).round(4).tolist(),
+        "probability": np.quantile(probabilities, QUANTILES).round(4).tolist(),
+    }
+
+
+def choose_samples(classifier: Classifier, split: Split) -> tuple[Sample, ...]:
+    """Return a picture of each of the first ten classes that is answered right."""
+    samples = []
+    for class_id in range(len(classifier.classes))[: artifact.MAX_SAMPLES]:
+        pixels = split.pixels[split.labels == class_id][:SAMPLE_TRIES]
+        found = (sample_of(classifier, row, f"{class_id}.png") for row in pixels)
+        name = classifier.classes[class_id]
+        threshold = classifier.unknown_threshold
+        right = (s for s in found if s.label == name and s.unknown_score <= threshold)
+        samples += [sample for sample in [next(right, None)] if sample]
+    return tuple(samples)
+
+
+def sample_of(classifier: Classifier, pixels: Tensor, file: str) -> Sample:
+    """Encode a picture and record the answer for it."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(buffer, "PNG")
+    picture = buffer.getvalue()
+    found = classifier.classify(classifier.to_pixels(picture)[None])[0]
+    return Sample(
+        file=file,
+        label=found.label,
+        probability=found.probability,
+        unknown_score=found.unknown_score,
+        picture=picture,
+    )
+
+
+def describe(data: Data) -> Facts:
+    """Return the facts that serving needs, but for version and threshold."""
+    return {
+        "name": RECIPE.name,
         "version": "unsaved",
         "classes": data.classes,
-        "input_shape": list(data.test.pixels.shape[1:]),
-        "unknown_threshold": threshold,
-        "calibration": model.calibration._asdict(),
-        "metrics": measure(model, threshold, data),
-        "settings": settings
-        | {
-            "refused_share": REFUSED_SHARE,
-            "photos_refused_share": PHOTOS_REFUSED_SHARE,
-            "fewest_photos": FEWEST_PHOTOS,
+        **RECIPE.preprocessing.facts(),
+    }
+
+
+def describe_data(data: Data) -> Facts:
+    """Return where the training data is from, and how much there is of it."""
+    return {
+        "name": RECIPE.title,
+        "split_seed": SPLIT_SEED,
+        "photo_views": VIEWS,
+        "fingerprint": data.fingerprint,
+        **{part: len(getattr(data, part).labels) for part in Data._fields[:3]},
+        "photos": len(data.photos.targets) if data.photos else 0,
+        "photos_aside": len(data.photos_aside.targets) if data.photos_aside else 0,
+        "outliers": {
+            name: fingerprint([pixels]) for name, pixels in data.outliers.items()
         },
-        "data": {
-            "name": "Fashion-MNIST",
-            "split_seed": SPLIT_SEED,
-            "photo_views": VIEWS,
-            "fingerprint": data.fingerprint,
-            **{part: len(getattr(data, part).labels) for part in Data._fields[:3]},
-            "photos": len(data.photos.targets) if data.photos else 0,
-            "photos_aside": len(data.photos_aside.targets) if data.photos_aside else 0,
-            "outliers": {
-                name: fingerprint([pixels]) for name, pixels in data.outliers.items()
-            },
-            "before": data.before,
-        },
-        "libraries": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in PACKAGES},
-        },
+        "before": data.before,
+    }
+
+
+def shares() -> Facts:
+    """Return the settings of this module that a release depends on."""
+    return {
+        "refused_share": REFUSED_SHARE,
+        "photos_refused_share": PHOTOS_REFUSED_SHARE,
+        "fewest_photos": MIN_PHOTOS,
+    }
+
+
+def made_with() -> Facts:
+    """Return the versions of libraries, and the time."""
+    packages = {package: version(package) for package in PACKAGES}
+    return {
+        "libraries": {"python": platform.python_version(), **packages},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def save(path: Path, model: Calibrated, facts: Facts, test: Split) -> None:
-    """Export, check the graph on all test pictures, then write `model.bin`."""
-    onnx = export_onnx(model)
-    facts["metrics"] |= check(model, onnx, facts, test)
-    checkpoint = {
-        "state_dict": model.network.state_dict(),
-        "arguments": model.network.arguments,
-        **facts,
-    }
-    artifact.write(path, checkpoint, artifact.Artifact(onnx, facts))
-
-
 def report(facts: Facts) -> None:
-    """Print the figures of a finished model; `python -m model show` has all of it."""
+    """Print the figures of a finished model; `python -m model show` prints all."""
     print(f"\n{'class':12} recall  precision")
     for name, row in facts["metrics"]["per_class"].items():
         print(f"{name:12} {row['recall']:6.1%}  {row['precision']:9.1%}")
     print(f"\ntest accuracy {facts['metrics']['test_accuracy']:.2%}", end=", ")
     print(f"{facts['seconds'] / 60:.1f} minutes, seed {facts['settings']['seed']}")
+
+
+def main() -> None:
+    """Release the weights of a `model.bin` again."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.release",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", type=Path, help="a model.bin, which stays")
+    add_options(parser)
+    parser.add_argument(
+        "--output", type=Path, default=Path("model.bin"), help="(model.bin)"
+    )
+    options = parser.parse_args()
+    try:
+        artifact.check_output(options.output)
+        data = get_data(options.data, options.photos, views=1)  # none is trained on
+        facts = release_again(options.output, options.model, data)
+    except (artifact.ArtifactError, OSError, ValueError) as error:
+        sys.exit(f"release: {error}")
+    report(facts)
+    print(f"wrote {options.output}, version {facts['version']}")
+
+
+if __name__ == "__main__":
+    main()

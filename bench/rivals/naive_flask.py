@@ -14,11 +14,11 @@ import torch
 from flask import Flask, request
 from PIL import Image
 
-from model.network import FashionCNN
+from model.network import CNN
 
 app = Flask(__name__)
 checkpoint = torch.load(os.environ["MODEL"], weights_only=True)
-model = FashionCNN(**checkpoint["arguments"] | {"rounded": False})  # plain floats
+model = CNN(**checkpoint["arguments"] | {"quantised": False})  # plain floats
 model.load_state_dict(checkpoint["state_dict"])
 model.eval()
 
