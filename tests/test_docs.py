@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import requests
 from conftest import ROOT, Server
 
 import predict
@@ -116,6 +117,12 @@ def test_every_code_is_documented_with_its_status() -> None:
 def test_every_route_is_documented() -> None:
     for rule in predict.app.url_map.iter_rules():
         assert rule.endpoint in {"static", "openapi.asset"} or f"{rule.rule}`" in TEXT
+
+
+def test_every_metric_is_documented(gunicorn: Server) -> None:
+    exposition = requests.get(f"{gunicorn.url}/metrics", timeout=5).text
+    for name in re.findall(r"^# TYPE (\w+)", exposition, re.MULTILINE):
+        assert f"`{name}`" in TEXT
 
 
 def test_every_script_of_the_pipfile_is_documented() -> None:
