@@ -15,10 +15,11 @@ import argparse
 import json
 import os
 import sys
+from base64 import b64encode
 from functools import partial
 from pathlib import Path
 
-from flask import Blueprint, Flask, Response, g, render_template, request
+from flask import Blueprint, Flask, Response, g, render_template, request, url_for
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from model import artifact
@@ -48,10 +49,11 @@ WAITRESS = {  # what gunicorn.conf.py sets, as far as waitress has it
 LISTEN = "127.0.0.1:9696"  # of `python predict.py`
 PAGE_HEADERS = {  # it has scripts and styles, all of them its own
     "Content-Security-Policy": "default-src 'none'; script-src 'self';"
-    " style-src 'self'; img-src 'self' blob:; connect-src 'self';"
+    " style-src 'self'; img-src 'self' blob: data:; connect-src 'self' data:;"
     " form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-cache",
 }
+MORE_SAMPLES = ("photo-t-shirt.jpg", "cat.gif")  # a photo, and none of the classes
 # for which nobody needs a key
 OPEN_ENDPOINTS = {"page", "ping", "static", "v2.live", "v2.ready", "v2.model_ready"}
 OPEN_ENDPOINTS |= {"openapi.docs", "openapi.asset", "openapi.document"}
@@ -78,18 +80,28 @@ seldon_routes = Blueprint("seldon", __name__)
 
 @app.get("/")
 def page() -> Response:
-    """Show the page: drop a picture, see what the network saw and what it answers."""
-    folder = Path(app.static_folder or "") / "pictures"
+    """Show the page: drop a picture, see its class, the model's input and why."""
     html = render_template(
         "page.html",
         classes=service.classifier.classes,
-        input_shape=service.classifier.input_shape,
-        samples=sorted(path for path in folder.iterdir() if path.suffix != ".md"),
+        samples=page_samples(),
         max_pictures=MAX_PICTURES,
         max_bytes=service.settings.max_content_length,
         model=service.model,
     )
     return Response(html, headers=PAGE_HEADERS, mimetype="text/html")
+
+
+def page_samples() -> list[tuple[str, str]]:
+    """Return name and address of pictures to try: the model's own, and MORE_SAMPLES."""
+    own = [
+        (sample.label, f"data:image;base64,{b64encode(sample.picture).decode()}")
+        for sample in service.classifier.samples
+    ]
+    return own + [
+        (Path(name).stem, url_for("static", filename=f"pictures/{name}"))
+        for name in MORE_SAMPLES
+    ]
 
 
 @app.get("/ping")

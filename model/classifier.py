@@ -63,13 +63,14 @@ class Classifier:
             self.name = facts.name
             self.version = facts.version
             self.classes = facts.classes
+            self.samples = artifact.samples
             self.unknown_threshold = facts.unknown_threshold
             self.preprocessing = from_facts(artifact.facts)
             self._session = onnxruntime.InferenceSession(
                 artifact.onnx, session_options(), providers=["CPUExecutionProvider"]
             )
             self._check_shapes()
-            self._try_out(artifact.samples)
+            self._try_out(self.samples)
         except Exception as error:  # ONNX Runtime's exceptions share no base
             fault = fault_of(error)
             raise ArtifactError(f"the model does not run: {fault}") from error

@@ -7,6 +7,7 @@ flask-openapi3-swagger, so that it works offline.
 
 import json
 import math
+from base64 import b64encode
 from functools import cache
 from importlib.util import find_spec
 from inspect import getdoc
@@ -258,7 +259,8 @@ def messages(model: Classifier) -> Json:
 
 def examples(model: Classifier) -> dict[str, Json]:
     """Return examples of messages, by name, with the facts of the model."""
-    label, image = model.classes[0], "iVBORw0KGgo..."
+    label = model.classes[0]
+    image = b64encode(model.samples[0].picture if model.samples else b"").decode()
     names = {"name": model.name, "version": model.version}
     prediction = {
         "class": label,

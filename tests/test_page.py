@@ -23,6 +23,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+import predict
 from model.images import to_pixels
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -202,8 +203,18 @@ def test_everything_works_by_keyboard(page: Chrome) -> None:
     ActionChains(page).send_keys(Keys.TAB, Keys.TAB, Keys.ENTER).perform()
     sample = page.switch_to.active_element
     assert sample.value_of_css_property("outline-style") == "solid"
-    assert text_of(answers(page)[0], ".class") == "Bag"
+    assert text_of(answers(page)[0], ".class") == "Trouser"
     assert page.switch_to.active_element == sample
+
+
+def test_every_sample_of_the_model_gets_its_class(page: Chrome) -> None:
+    buttons = page.find_elements(By.CSS_SELECTOR, "#samples button")
+    for sample, button in zip(
+        predict.service.classifier.samples, buttons, strict=False
+    ):
+        button.click()
+        wait_for_status(page, f"{sample.label}, ")
+        assert text_of(answers(page)[0], ".file") == sample.label
 
 
 def test_every_control_has_a_name(page: Chrome) -> None:
