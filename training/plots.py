@@ -105,7 +105,7 @@ def draw_scores(
         colour = KNOWN if scores is known else UNKNOWN
         _draw_scores(axes, name, scores, edges, colour)
         axes.axvline(threshold, color=RULE, linestyle=":")
-    axes.set_xlabel("unknown score; above the dotted line it is refused")
+    axes.set_xlabel("unknown score; pictures right of the dotted line are refused")
     _save(figure, folder / "scores.png")
 
 
@@ -128,13 +128,14 @@ def draw_mistakes(
     """Write `mistakes.png`: the wrong predictions of the highest probability."""
     wrong = np.flatnonzero(np.array(truth) != np.array(predicted))
     worst = wrong[np.argsort(-confidence[wrong])][:MISTAKES]
-    figure, axes = plt.subplots(4, 6, figsize=(12, 10))
+    figure, axes = plt.subplots(4, 6, figsize=(12, 11))
     for panel, index in zip(axes.flat, worst, strict=False):
         panel.imshow(pixels[index], cmap="gray", vmin=0, vmax=WHITE)
-        title = f"{truth[index]}\nnot {predicted[index]}\n{confidence[index]:.1%}"
+        title = f"{truth[index]} →\n{predicted[index]}\n{confidence[index]:.1%}"
         panel.set_title(title, fontsize=11)
     for panel in axes.flat:
         panel.set_axis_off()
+    figure.suptitle("true class → predicted class, and its probability")
     _save(figure, folder / "mistakes.png")
 
 
