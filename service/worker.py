@@ -73,6 +73,12 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         receiver = self._body_receiver
         return receiver is not None and bool(receiver._complete)
 
+    def _close_transport(self) -> None:
+        """Close, even if the client has reset the connection meanwhile."""
+        super()._close_transport()  # `write_eof` fails then, and nothing is closed
+        if self.transport:
+            self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         super().connection_lost(exc)

@@ -499,6 +499,28 @@ def test_connections_over_the_limit_are_503(tmp_path: Path) -> None:
             assert read_one(next_one)[0] == 200
 
 
+def test_clients_that_leave_use_up_no_connection(
+    tmp_path: Path, load: bytes, photo: bytes
+) -> None:
+    command = [*GUNICORN, "--worker-connections=6"]
+    with (
+        serve(command, tmp_path / "log", WEB_CONCURRENCY="1") as server,
+        ExitStack() as stack,
+    ):
+        busy = stack.enter_context(connect(server))
+        busy.sendall(load)
+        time.sleep(0.3)
+        for _ in range(4):
+            with connect(server) as leaving:
+                leaving.sendall(post("/predict", photo))
+        read_one(busy)
+        time.sleep(0.3)
+        others = [stack.enter_context(connect(server)) for _ in range(5)]
+        for other in others:
+            other.sendall(PING)
+            assert read_one(other)[0] == 200
+
+
 @pytest.mark.parametrize(
     ("option", "field"),
     [("--keep-alive=0", ""), ("--keep-alive=65", "Connection: close\r\n")],
