@@ -127,7 +127,7 @@ def measure(names: list[str], rounds: int) -> list[Json]:
             for name in names
             for workload in choose(name, workloads).values()
         )
-        with tqdm(total=2 * rounds * count, unit="load") as bar:
+        with tqdm(total=2 * rounds * count, unit="load", disable=None) as bar:
 
             def add_round(name: str, number: int) -> None:
                 bar.set_description(f"round {number + 1}, {name}")
@@ -141,7 +141,7 @@ def measure(names: list[str], rounds: int) -> list[Json]:
                 for name in names:
                     add_round(name, number)
             for name in names:
-                for _ in range(rounds):  # at most as many again
+                for _ in range(rounds - 1):  # at most
                     slow = slow_rounds(found, name)
                     if not slow:
                         break

@@ -103,7 +103,7 @@ def check_bounds(rows: list[Json]) -> bool:
     """Print the bounds of all rows that have one; return whether all hold."""
     holds = []
     for row in rows:
-        beside = f"{row['pictures']}, {row['rival']}, {row['connections']} connections"
+        beside = f"{row['pictures']}, {row['rival']}, {name_level(row['connections'])}"
         least = min_ratio(row)
         if least is not None:
             ratio = row["rate"]["ratio"][0]
@@ -127,7 +127,7 @@ def min_ratio(row: Json) -> float | None:
 def table(rows: list[Json]) -> str:
     """Return the rows in Markdown, a line a rival and workload."""
     levels = sorted({row["connections"] for row in rows})
-    heads = [f"{level} connection{'s' * (level > 1)}" for level in levels]
+    heads = [name_level(level) for level in levels]
     lines = [["", "beside", "sent as", *heads, f"p99 in ms, {BUSY} connections"]]
     lines.append(["---"] * len(lines[0]))
     for one in dict.fromkeys(tuple(row[name] for name in KEY[:3]) for row in rows):
@@ -142,6 +142,11 @@ def table(rows: list[Json]) -> str:
     return "\n".join(
         "| " + " | ".join(map(str.ljust, cells, widths)) + " |" for cells in lines
     )
+
+
+def name_level(connections: int) -> str:
+    """Return a number of connections in words."""
+    return f"{connections} connection{'s' * (connections > 1)}"
 
 
 def format_ratio(figure: Json | None, digits: int) -> str:
@@ -169,7 +174,7 @@ def draw(path: Path, rows: list[Json]) -> None:
     for axes, level in zip(panels[0], levels, strict=True):
         shown = [row for row in charted if row["connections"] == level]
         draw_bars(axes, shown, rivals)
-        axes.set_title(f"{level} connection{'s' * (level > 1)}")
+        axes.set_title(name_level(level))
     panels[0][0].set_yticks(range(len(rivals)), rivals)
     panels[0][0].invert_yaxis()
     panels[0][-1].legend(loc="lower right")
