@@ -26,8 +26,8 @@ from model import artifact
 from model.classifier import Classifier
 from model.images import WHITE, Pixels
 from training import plots
-from training.data import RECIPE, add_options, fingerprint, read_dataset
-from training.folders import find_photos, read_all_unknown, read_pictures
+from training.data import RECIPE, add_data_options, fingerprint, read_dataset
+from training.folders import find_photos, read_outlier_sets, read_pictures
 from training.metrics import (
     ClassIds,
     Floats,
@@ -68,7 +68,7 @@ def measure(
     labelled = (
         find_photos(photos, classifier.classes, RECIPE.aliases) if photos else None
     )
-    given = read_all_unknown(unknown)
+    given = read_outlier_sets(unknown, classifier.preprocessing)
     test = read_dataset(data, is_train=False)
     pixels, labels = test.data.numpy(), test.targets.numpy()
     noise = noise_sets(pixels)
@@ -101,7 +101,7 @@ def measure_folder(
     classifier: Classifier, photos: Path, files: list[Path], folders: list[str]
 ) -> tuple[tuple[list[Path], Pixels], dict[str, Any]]:
     """Classify photos; return the files that were read, their pixels and metrics."""
-    indices, pixels = read_pictures(photos, files)
+    indices, pixels = read_pictures(photos, files, classifier.preprocessing)
     found = classify(classifier, pixels, "photos")
     names = [folders[index] for index in indices]
     metrics = measure_photos(found, names, classifier.classes)
@@ -244,7 +244,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_options(parser)
+    add_data_options(parser)
     parser.add_argument(
         "--unknown",
         type=Path,

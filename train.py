@@ -8,18 +8,16 @@
     python train.py --start model.bin  fine-tune a model, on photos of your own, say
     python train.py ... --resume       go on after Ctrl-C, from the last whole epoch
 
-5,000 of the 60,000 training pictures, and a fifth of the photos, are set aside for
-every choice. A run looks at the test pictures once, at the end.
+5,000 of the 60,000 training pictures, and a fifth of the photos, are for validation:
+every choice is made by them. The test pictures are used once, at the end.
 """
 
 import argparse
 import ctypes
-import io
 import sys
 import time
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import NamedTuple, Never, cast
 
 import torch
@@ -28,246 +26,253 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_a
 from tqdm import tqdm
 
 from model import artifact
-from model.network import CNN, Convolution
-from training import epoch as lesson
+from model.network import CNN
+from training import augment as augmentation
+from training import epoch as epochs
+from training import optimizer as optimization
 from training.augment import augment
-from training.data import RECIPE, Data, add_options, get_data
+from training.checkpoint import (
+    Progress,
+    TrainingState,
+    load_checkpoint,
+    save_checkpoint,
+)
+from training.data import RECIPE, Data, add_data_options, get_data
 from training.epoch import (
     FULL_EPOCHS,
-    Portions,
+    EpochData,
+    EpochPlan,
     Scenes,
-    Shown,
-    draw_scenes,
-    mix,
-    plan_of,
-    recall,
-    share_drawn,
-    size_of_mix,
+    build_epoch,
+    distil,
+    epoch_size,
+    plan_epochs,
+    render_scenes,
+    synthetic_share,
+    training_loss,
 )
-from training.optimizer import Muon
-from training.release import Facts, accuracy_aside, release, report
+from training.optimizer import build_optimizer, build_schedule
+from training.release import Facts, release, report, validation_accuracy
 
-# what differs later in a run
-RECALL_EPOCHS = 20  # after which photos ask for what the network says of them then
-RECALL_SHARE = 0.5  # of their loss; the rest asks for their labels
-CLEAN_EPOCHS = 8  # the last ones, in which nothing is erased, but in fine-tuning
-ROUNDED_SHARE = 0.08  # of the steps, the last ones, in which the network is rounded
-WATCHED = 4_000  # pictures, by which it is rounded
-# optimisation: Muon and AdamW (arXiv 1711.05101), one cycle (arXiv 1708.07120)
+# settings of the run; those of epochs, loss and learning rate stand in their modules
 QUICK_EPOCHS = 5
+FINE_TUNING_EPOCHS = 3  # of each run of the soup
 BATCH_SIZE = 128
-LEARNING_RATE = 4e-3  # at its peak
-FINE_TUNING_EPOCHS = 3  # of each round, of a network that is trained already
-FINE_TUNING_RATE = 1e-3
-ROUNDS = 3  # of fine-tuning, all from the same start; their mean is taken
-START_SHARE = 0.3  # how far that mean goes back to where it started
-WARMUP_SHARE = 0.2  # of the steps
-WEIGHT_DECAY = 0.05
-MOMENTUM = 0.95  # of the kernels, but in fine-tuning, where Muon gained nothing
-LABEL_SMOOTHING = 0.1
+DISTIL_AFTER = 20  # epochs, then photos get soft targets
+CLEAN_EPOCHS = 8  # the last ones of a new network, without erasing
 AVERAGE_EVERY = 4  # steps
-AVERAGE_SHARE = 0.03  # of the run: how far the weights' moving average looks back
-BAR_EVERY = 20  # steps, between two looks at the loss
-RECORDED = (  # settings that `model.json` tells, also those that a run did not heed
-    "RECALL_EPOCHS",
-    "RECALL_SHARE",
-    "CLEAN_EPOCHS",
-    "ROUNDED_SHARE",
-    "WATCHED",
-    "BATCH_SIZE",
-    "LEARNING_RATE",
-    "FINE_TUNING_RATE",
-    "ROUNDS",
-    "START_SHARE",
-    "WARMUP_SHARE",
-    "WEIGHT_DECAY",
-    "MOMENTUM",
-    "LABEL_SMOOTHING",
-    "AVERAGE_EVERY",
-    "AVERAGE_SHARE",
-)
-
-# what reading a file raises that is none
-NO_CHECKPOINT = EOFError, LookupError, RuntimeError, TypeError, UnpicklingError
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+AVERAGE_SHARE = 0.03  # of the run: the time constant of the weights' moving average
+QUANTISED_SHARE = 0.08  # of the steps, the last ones, with fake quantisation
+RANGE_PICTURES = 4_000  # by which the ranges of activations are observed
+# fine-tuning averages runs from one start: a model soup (arXiv 2203.05482)
+SOUP_RUNS = 3
+START_WEIGHT = 0.3  # of the start's weights in the result
+LOG_EVERY = 20  # steps
 
 
 class Run(NamedTuple):
-    """What decides, with the data, what comes out of a run."""
+    """The options that, with the data, determine the result."""
 
     epochs: int
     seed: int
-    start: Facts | None = None  # of a `model.bin`, as `torch.load` finds it
+    start: Facts | None = None  # the content of a `model.bin`, as `torch.load` gives it
 
-    def facts(self) -> Facts:
-        """Tell the same in numbers and names."""
+    @property
+    def repeats(self) -> int:
+        """How often it is trained: fine-tuning several times, for a model soup."""
+        return SOUP_RUNS if self.start else 1
+
+    def settings(self) -> Facts:
+        """Return the options, with the version of the start, and all hyperparameters.
+
+        These are the numeric constants of this file and of the modules that train.
+        """
+        modules = augmentation, epochs, optimization, sys.modules[__name__]
         start = self.start["version"] if self.start else "nothing"
-        return self._asdict() | {"start": start}
+        return {
+            name.lower(): value
+            for module in modules
+            for name, value in vars(module).items()
+            if name.isupper() and isinstance(value, int | float)
+        } | {"epochs": self.epochs, "seed": self.seed, "start": start}
 
 
-def settings_of(run: Run) -> Facts:
-    """Tell a run's own settings, and those recorded of this file and `lesson.py`."""
-    rooms = lesson, sys.modules[__name__]
-    recorded = {n.lower(): vars(room)[n] for room in rooms for n in room.RECORDED}
-    return run.facts() | recorded
+def main() -> None:
+    """Get the data, train, release."""
+    options = parse_options()
+    keep_freed_memory()
+    start = read_start(options.start) if options.start else None
+    data = get_data(options.data, options.photos, options.outliers)
+    data = data._replace(parent=start["data"] if start else {})
+    run = Run(options.epochs, options.seed, start)
+    network, seconds = train(data, run, options.checkpoint, resume=options.resume)
+    facts = release(options.output, network, data, run.settings(), seconds)
+    options.checkpoint.unlink()
+    report(facts)
+    print(f"wrote {options.output}, version {facts['version']}")
 
 
-class Parts(NamedTuple):
-    """What training changes, and what a checkpoint keeps."""
+def read_start(path: Path) -> Facts:
+    """Read a `model.bin` to fine-tune, with its version.
 
-    network: CNN
-    average: AveragedModel  # of the network's weights: what is evaluated and served
-    mean: AveragedModel  # of such averages, one a round
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.OneCycleLR
-
-
-class Past(NamedTuple):
-    """What was done before a run goes on."""
-
-    epochs: int = 0
-    seconds: float = 0.0
-    recalled: Tensor | None = None  # as in `Photos`, if there are any
-
-
-def keep_memory() -> None:
-    """Have glibc keep what it frees: fetching it anew takes up to a third of a step."""
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # musl has none
-        mallopt(M_MMAP_THRESHOLD, 2**25)  # its greatest value
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def build(
-    seed: int, total_steps: int, device: torch.device, start: Facts | None = None
-) -> Parts:
-    """Make a network and what trains it. The seed decides its weights, or `start` does.
-
-    `start` is what `torch.load` finds in a `model.bin`.
+    Raises `artifact.ArtifactError` if it is none.
     """
-    torch.manual_seed(seed)
-    torch.backends.cudnn.deterministic = True
-    network = CNN(**(start["arguments"] if start else RECIPE.arguments()))
-    if start:
-        network.load_state_dict(start["state_dict"])
-        network.dequantise()
-    network = network.to(device).to(memory_format=torch.channels_last)
-    decay = max(0.0, 1 - AVERAGE_EVERY / (AVERAGE_SHARE * total_steps))
-    average = AveragedModel(
-        network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
-    )
-    mean = AveragedModel(network, avg_fn=get_swa_avg_fn(), use_buffers=True)
-    kernels, matrices, vectors = parameters_of(network)
-    momentum = {} if start else {"momentum": MOMENTUM}
-    optimizer = Muon(
-        [
-            {"params": kernels, "weight_decay": WEIGHT_DECAY, **momentum},
-            {"params": matrices, "weight_decay": WEIGHT_DECAY},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        FINE_TUNING_RATE if start else LEARNING_RATE,
-        total_steps=total_steps,
-        pct_start=WARMUP_SHARE,
-        cycle_momentum=False,
-    )
-    return Parts(network, average, mean, optimizer, schedule)
-
-
-def parameters_of(network: CNN) -> tuple[list[Tensor], ...]:
-    """Return kernels between layers, other weights, and biases with batch norm."""
-    kernels: list[Tensor] = [
-        module.conv.weight
-        for module in network.modules()
-        if isinstance(module, Convolution) and not module.is_first
-    ]
-    known = set(map(id, kernels))
-    matrices: list[Tensor] = [
-        p for p in network.parameters() if p.ndim > 1 and id(p) not in known
-    ]
-    return kernels, matrices, [p for p in network.parameters() if p.ndim == 1]
+    version = artifact.load(str(path)).facts["version"]
+    return {**torch.load(path, weights_only=True), "version": version}
 
 
 def train(data: Data, run: Run, checkpoint: Path, *, resume: bool) -> tuple[CNN, float]:
-    """Train on a GPU if there is one, with a checkpoint after each epoch.
+    """Train, on a GPU if there is one, with a checkpoint after each epoch.
 
-    Fine-tuning does so in rounds. Returns the averaged network and the seconds of all
-    sittings together.
+    Returns the averaged network, and the seconds it took, before a stop included.
+    Raises `ValueError` for a start or a checkpoint that does not fit.
     """
-    epochs, seed, start = run
-    if start and start["classes"] != data.classes:
-        raise ValueError(f"version {start['version']} knows other classes")
+    if run.start and run.start["classes"] != data.classes:
+        raise ValueError(f"version {run.start['version']} has other classes")
+    share = 1.0 if run.start else synthetic_share(run.epochs)
+    plans = plan_epochs(data, run.epochs, share) * run.repeats
+    steps = [epoch_size(data, plan) // BATCH_SIZE for plan in plans]
+    build = partial(build_state, run, sum(steps) // run.repeats)
+    state, settings = build(), run.settings() | {"data": data.fingerprint}
+    done = load_checkpoint(checkpoint, state, settings) if resume else Progress()
+    data = with_soft_targets(data, done)
+    started = time.perf_counter() - done.seconds
+    scenes = render_scenes(data.train, len(plans), share, run.seed)
+    with tqdm(total=sum(steps), initial=sum(steps[: done.epochs]), unit="step") as bar:
+        for epoch in range(done.epochs, len(plans)):
+            if epoch and epoch % run.epochs == 0:  # the soup's next run
+                state = build()._replace(soup=state.soup)
+            if data.photos and epoch == DISTIL_AFTER and not run.start:
+                data = data._replace(photos=distil(state.averaged, data.photos))
+            random = Generator().manual_seed(run.seed * 10_000 + epoch)
+            selector = state.averaged if run.start else None
+            pictures = build_epoch(data, scenes, selector, plans[epoch], random)
+            erasing = run.start is not None or epoch < run.epochs - CLEAN_EPOCHS
+            pixels = augment(pictures.pixels, random, erasing)
+            loss = train_epoch(state, pictures._replace(pixels=pixels), random, bar)
+            if (epoch + 1) % run.epochs == 0:
+                state.soup.update_parameters(state.averaged)
+            log_epoch(f"{epoch + 1}/{len(plans)}", loss, state.averaged, data)
+            soft_targets = data.photos.soft_targets if data.photos else None
+            progress = Progress(epoch + 1, time.perf_counter() - started, soft_targets)
+            save_checkpoint(checkpoint, state, settings, progress)
+    network = final_network(state, data, scenes, plans[-1], run)
+    return network, time.perf_counter() - started
+
+
+def with_soft_targets(data: Data, progress: Progress) -> Data:
+    """Return the data with the soft targets of a checkpoint, if it has any."""
+    if data.photos is None or progress.soft_targets is None:
+        return data
+    photos = data.photos._replace(soft_targets=progress.soft_targets)
+    return data._replace(photos=photos)
+
+
+def build_state(run: Run, total_steps: int) -> TrainingState:
+    """Return a network, with the weights of the start or by the seed, and optimizer."""
+    torch.manual_seed(run.seed)
+    torch.backends.cudnn.deterministic = True
+    fine_tuning = run.start is not None
+    network = CNN(**(run.start["arguments"] if run.start else RECIPE.arguments()))
+    if run.start:
+        network.load_state_dict(run.start["state_dict"])
+        network.dequantise()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rounds = ROUNDS if start else 1
-    share = 1.0 if start else share_drawn(epochs)
-    plan = plan_of(data, epochs, share) * rounds
-    steps = [size_of_mix(data, portions) // BATCH_SIZE for portions in plan]
-    begin = partial(build, seed, sum(steps) // rounds, device, start)
-    parts = begin()
-    facts = settings_of(run) | {"data": data.fingerprint}
-    past = load_checkpoint(checkpoint, parts, facts) if resume else Past()
-    if data.photos and past.recalled is not None:
-        data = data._replace(photos=data.photos._replace(recalled=past.recalled))
-    started = time.perf_counter()
-    scenes = draw_scenes(data.train, len(plan), share, seed)
-    behind = sum(steps[: past.epochs])
-    with tqdm(total=sum(steps), initial=behind, unit="step") as bar:
-        for epoch in range(past.epochs, len(steps)):
-            random = Generator().manual_seed(seed * 10_000 + epoch)
-            if epoch and epoch % epochs == 0:  # the next round begins
-                parts = begin()._replace(mean=parts.mean)
-            average = parts.average.module
-            if data.photos and epoch == RECALL_EPOCHS and not start:
-                data = data._replace(photos=recall(average, data.photos))
-            chooser = average if start else None  # from the beginning it is no gain
-            shown = mix(data, scenes, chooser, plan[epoch], random)
-            erasing = start is not None or epoch < epochs - CLEAN_EPOCHS
-            shown = shown._replace(pixels=augment(shown.pixels, random, erasing))
-            loss = train_epoch(parts, shown, random, bar)
-            if (epoch + 1) % epochs == 0:  # it ends
-                parts.mean.update_parameters(average)
-            shares = accuracy_aside(average, data).items()
-            figures = ", ".join(f"{share:.2%} {name}" for name, share in shares)
-            tqdm.write(f"epoch {epoch + 1}/{len(steps)}: loss {loss:.3f}, {figures}")
-            seconds = past.seconds + time.perf_counter() - started
-            recalled = data.photos.recalled if data.photos else None
-            save_checkpoint(
-                checkpoint, parts, facts, Past(epoch + 1, seconds, recalled)
-            )
-    network = finish(parts, data, scenes, plan[-1], run)
-    return network, past.seconds + time.perf_counter() - started
+    network = network.to(device).to(memory_format=torch.channels_last)
+    decay = max(0.0, 1 - AVERAGE_EVERY / (AVERAGE_SHARE * total_steps))
+    moving_average = get_ema_multi_avg_fn(decay)
+    optimizer = build_optimizer(network, fine_tuning=fine_tuning)
+    return TrainingState(
+        network,
+        AveragedModel(network, multi_avg_fn=moving_average, use_buffers=True),
+        AveragedModel(network, avg_fn=get_swa_avg_fn(), use_buffers=True),
+        optimizer,
+        build_schedule(optimizer, total_steps, fine_tuning=fine_tuning),
+    )
 
 
-def finish(
-    parts: Parts, data: Data, scenes: Scenes, portions: Portions, run: Run
+def train_epoch(
+    state: TrainingState, pictures: EpochData, random: Generator, bar: "tqdm[Never]"
+) -> float:
+    """Train on every picture once, in random order; return the mean loss."""
+    pixels, *targets = pictures
+    device = next(state.network.parameters()).device
+    state.network.train()
+    total = torch.zeros((), device=device)
+    order = torch.randperm(len(pixels), generator=random)
+    quantised_from = round((1 - QUANTISED_SHARE) * state.schedule.total_steps)
+    for step in range(1, len(order) // BATCH_SIZE + 1):
+        if state.schedule.last_epoch == quantised_from:
+            start_quantisation(state, pixels[order[:RANGE_PICTURES]].to(device))
+        batch = order[(step - 1) * BATCH_SIZE : step * BATCH_SIZE]
+        with torch.autocast(device.type, torch.bfloat16, prefers_bfloat16(device)):
+            logits = state.network(pixels[batch].to(device))
+        batch_targets = (part[batch].to(device) for part in targets)
+        loss = training_loss(logits.float(), *batch_targets)
+        state.optimizer.zero_grad()
+        loss.backward()
+        state.optimizer.step()
+        state.schedule.step()
+        if step % AVERAGE_EVERY == 0:
+            state.average.update_parameters(state.network)
+        total += loss.detach()
+        bar.update()
+        if step % LOG_EVERY == 0:
+            bar.set_postfix(loss=f"{total.item() / step:.3f}")
+    return total.item() / step
+
+
+def prefers_bfloat16(device: torch.device) -> bool:
+    """Return whether bfloat16 is faster than float32 on this device."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    is_intel = "Intel" in str(capabilities.get("cpu_name"))
+    # Intel without AMX needs 1.4 times as long
+    return bool(capabilities.get("amx_bf16" if is_intel else "avx512_bf16"))
+
+
+def start_quantisation(state: TrainingState, pixels: Tensor) -> None:
+    """Continue with the averaged weights, quantised as they will be served."""
+    state.averaged.observe_ranges(pixels)
+    state.network.load_state_dict(state.averaged.state_dict())
+    for network in (state.averaged, state.network):
+        network.quantise()
+
+
+def log_epoch(name: str, loss: float, network: CNN, data: Data) -> None:
+    """Print the loss and the validation accuracy above the progress bar."""
+    shares = validation_accuracy(network, data).items()
+    figures = ", ".join(f"{share:.2%} {part}" for part, share in shares)
+    tqdm.write(f"epoch {name}: loss {loss:.3f}, {figures}")
+
+
+def final_network(
+    state: TrainingState, data: Data, scenes: Scenes, plan: EpochPlan, run: Run
 ) -> CNN:
-    """Return the network that a run comes to: after fine-tuning, part of the way."""
+    """Return the averaged network; after fine-tuning the soup, with the start in it."""
     if run.start is None:
-        return cast("CNN", parts.average.module.cpu())
-    network = cast("CNN", parts.mean.module.cpu())
-    network.quantise()  # as what it chooses to watch will be seen
+        return state.averaged.cpu()
+    network = cast("CNN", state.soup.module.cpu())
+    network.quantise()  # as it will be when it selects outliers
     random = Generator().manual_seed(run.seed)
-    pixels = mix(data, scenes, network, portions._replace(views=1), random).pixels
-    chosen = torch.randperm(len(pixels), generator=random)[:WATCHED]
-    go_back(network, run.start, pixels[chosen])
+    plan = plan._replace(views=1)
+    pixels = build_epoch(data, scenes, network, plan, random).pixels
+    chosen = torch.randperm(len(pixels), generator=random)[:RANGE_PICTURES]
+    interpolate_weights(network, run.start, pixels[chosen])
     return network
 
 
-def go_back(network: CNN, start: Facts, pixels: Tensor) -> None:
-    """Average a fine-tuned network's weights with those that it started from.
+def interpolate_weights(network: CNN, start: Facts, pixels: Tensor) -> None:
+    """Move a fine-tuned network's weights towards those of its start.
 
-    It keeps most of what it has learnt and forgets less of what it knew (Wortsman et
-    al., arXiv 2109.01903). `pixels` show how large activations are now.
+    It forgets less of what the start knew (Wortsman et al., arXiv 2109.01903). The
+    ranges of activations are observed anew, by `pixels`.
     """
     old = start["state_dict"]
     network.load_state_dict(
         {
-            name: value.lerp(old[name], START_SHARE)
+            name: value.lerp(old[name], START_WEIGHT)
             if value.is_floating_point()
             else value
             for name, value in network.state_dict().items()
@@ -278,136 +283,19 @@ def go_back(network: CNN, start: Facts, pixels: Tensor) -> None:
     network.quantise()
 
 
-def train_epoch(
-    parts: Parts, shown: Shown, random: Generator, bar: "tqdm[Never]"
-) -> float:
-    """Show the network every picture once; return the mean loss."""
-    pixels, *asked = shown
-    device = next(parts.network.parameters()).device
-    parts.network.train()
-    total = torch.zeros((), device=device)
-    order = torch.randperm(len(pixels), generator=random)
-    first_rounded = round((1 - ROUNDED_SHARE) * parts.schedule.total_steps)
-    for step in range(1, len(order) // BATCH_SIZE + 1):
-        if parts.schedule.last_epoch == first_rounded:
-            begin_rounding(parts, pixels[order[:WATCHED]].to(device))
-        batch = order[(step - 1) * BATCH_SIZE : step * BATCH_SIZE]
-        with torch.autocast(device.type, torch.bfloat16, has_bfloat16(device)):
-            logits = parts.network(pixels[batch].to(device))
-        loss = loss_of(logits.float(), *(part[batch].to(device) for part in asked))
-        parts.optimizer.zero_grad()
-        loss.backward()
-        parts.optimizer.step()
-        parts.schedule.step()
-        if step % AVERAGE_EVERY == 0:
-            parts.average.update_parameters(parts.network)
-        total += loss.detach()
-        bar.update()
-        if step % BAR_EVERY == 0:
-            bar.set_postfix(loss=f"{total.item() / step:.3f}")
-    return total.item() / step
-
-
-def begin_rounding(parts: Parts, pixels: Tensor) -> None:
-    """Go on with the averaged network, rounded as it will be served."""
-    average = cast("CNN", parts.average.module)
-    average.observe_ranges(pixels)
-    parts.network.load_state_dict(average.state_dict())
-    for network in (average, parts.network):
-        network.quantise()
-
-
-def loss_of(logits: Tensor, targets: Tensor, recalled: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, classes + 1] with what each picture may be.
-
-    A picture that may be several classes asks only that one of them be likely. The
-    labels of garments are smoothed over the classes (Szegedy et al., 1512.00567). Where
-    something is recalled, that counts as much as the label.
-    """
-    logs = logits.log_softmax(1)
-    losses = -logs.masked_fill(~targets, -torch.inf).logsumexp(1)
-    smoothed = torch.lerp(losses, -logs[:, :-1].mean(1), LABEL_SMOOTHING)
-    labelled = torch.where(targets[:, -1], losses, smoothed)
-    once = -(recalled * logs).sum(1)
-    return torch.lerp(labelled, once, RECALL_SHARE * recalled.sum(1)).mean()
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether bfloat16 is faster than float32 on this device."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    able = torch.cpu.get_capabilities()
-    is_intel = "Intel" in str(able.get("cpu_name"))  # 1.4 times as slow without AMX
-    return bool(able.get("amx_bf16" if is_intel else "avx512_bf16"))
-
-
-def save_checkpoint(path: Path, parts: Parts, facts: Facts, past: Past) -> None:
-    """Write what `load_checkpoint` needs to go on, atomically."""
-    states = {name: part.state_dict() for name, part in parts._asdict().items()}
-    buffer = io.BytesIO()
-    torch.save({**facts, "past": tuple(past), **states}, buffer)
-    artifact.replace(path, buffer.getvalue())
-
-
-def load_checkpoint(path: Path, parts: Parts, facts: Facts) -> Past:
-    """Put `parts` back to where a run stopped; return what it had done.
-
-    Raises `ValueError` if it is none, or belongs to another run.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        past = Past(*state["past"])
-    except NO_CHECKPOINT as error:
-        raise ValueError(f"{path} is no checkpoint") from error
-    for name, value in facts.items():
-        if state.get(name) != value:
-            was = "other data" if name == "data" else f"{name} {state.get(name)}"
-            raise ValueError(f"{path} is of a run with {was}: repeat its options")
-    for name, part in parts._asdict().items():
-        part.load_state_dict(state[name])
-    for network in (parts.network, cast("CNN", parts.average.module)):
-        if network.has_ranges():
-            network.quantise()
-    return past
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory: to allocate it anew takes a third of a step."""
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # musl has none
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD of malloc.h, the greatest value allowed
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def parse_options() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_options(parser)
-    parser.add_argument(
-        "--outliers",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="DIR|NPZ",
-        help="pictures of none of the classes, beside those made up",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("model.bin"),
-        help="(model.bin, which it replaces)",
-    )
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument(
-        "--epochs",
-        type=int,
-        help=f"({FULL_EPOCHS}), with --start of each of {ROUNDS} rounds"
-        f" ({FINE_TUNING_EPOCHS})",
-    )
-    parser.add_argument("--seed", type=int, default=1, help="(1)")
-    length.add_argument(
-        "--quick",
-        action="store_true",
-        help=f"a first try: --epochs {QUICK_EPOCHS}; not with --start",
-    )
-    parser.add_argument(
-        "--start", type=Path, metavar="MODEL", help="a model.bin to go on from"
-    )
-    parser.add_argument("--resume", action="store_true", help="go on after a stop")
+    """Read and check the command line; exit with one line if it cannot work."""
+    parser = build_parser()
     options = parser.parse_args()
     options.checkpoint = Path(f"{options.output}.checkpoint")
     if options.quick and options.start:
@@ -422,35 +310,51 @@ def parse_options() -> argparse.Namespace:
     except artifact.ArtifactError as error:
         parser.error(str(error))
     if options.resume and not options.checkpoint.is_file():
-        parser.error(f"nothing to go on from: no {options.checkpoint}")
+        parser.error(f"nothing to resume: no {options.checkpoint}")
     return options
 
 
-def read_start(path: Path) -> Facts:
-    """Read a `model.bin` to go on from, with the version that it is known by."""
-    known_by = artifact.load(str(path)).facts["version"]
-    return {**torch.load(path, weights_only=True), "version": known_by}
-
-
-def main() -> None:
-    """Get the data, train, evaluate, save."""
-    options = parse_options()
-    keep_memory()
-    start = read_start(options.start) if options.start else None
-    data = get_data(options.data, options.photos, options.outliers)
-    data = data._replace(before=start["data"] if start else {})
-    run = Run(options.epochs, options.seed, start)
-    network, seconds = train(data, run, options.checkpoint, resume=options.resume)
-    facts = release(options.output, network, data, settings_of(run), seconds)
-    options.checkpoint.unlink()
-    report(facts)
-    print(f"wrote {options.output}, version {facts['version']}")
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add_data_options(parser)
+    add(
+        "--outliers",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR|NPZ",
+        help="pictures of none of the classes, beside synthetic ones (none)",
+    )
+    add(
+        "--output",
+        type=Path,
+        default=Path("model.bin"),
+        metavar="FILE",
+        help="the model to write or replace (model.bin)",
+    )
+    add("--seed", type=int, default=1, help="of all random numbers (1)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--epochs",
+        type=int,
+        help=f"({FULL_EPOCHS}); with --start, of each of {SOUP_RUNS} runs"
+        f" ({FINE_TUNING_EPOCHS})",
+    )
+    quick = f"a first try: --epochs {QUICK_EPOCHS}; not with --start"
+    length.add_argument("--quick", action="store_true", help=quick)
+    add("--start", type=Path, metavar="MODEL", help="a model.bin to fine-tune (none)")
+    add("--resume", action="store_true", help="continue after a stop")
+    return parser
 
 
 if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("\nstopped; --resume goes on from the last whole epoch, if any")
+        sys.exit("\nstopped; --resume continues after the last whole epoch, if any")
     except (artifact.ArtifactError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"train: {error}")

@@ -1,4 +1,4 @@
-"""Augmentation varies what training sees and nothing else."""
+"""Augmentation varies training pictures and nothing else."""
 
 import pytest
 import torch
@@ -17,8 +17,13 @@ def pixels(samples: Samples) -> Tensor:
     return torch.from_numpy(samples.pixels)
 
 
+@pytest.mark.parametrize("is_colour", [False, True], ids=["grey", "colour"])
 @pytest.mark.parametrize("step", ["flip", "shift", "erase", "augment"])
-def test_pictures_change_and_the_input_does_not(pixels: Tensor, step: str) -> None:
+def test_pictures_change_and_the_input_does_not(
+    pixels: Tensor, step: str, is_colour: bool
+) -> None:
+    if is_colour:
+        pixels = torch.stack([pixels, pixels // 2, 255 - pixels], -1)
     before = pixels.clone()
     after = getattr(augment, step)(pixels, random())
     assert after.shape == before.shape
@@ -50,13 +55,13 @@ def test_shift_moves_whole_pictures(pixels: Tensor) -> None:
         )
 
 
-def test_erase_leaves_most_of_a_picture(pixels: Tensor) -> None:
+def test_erase_keeps_most_of_a_picture(pixels: Tensor) -> None:
     changed = (augment.erase(pixels, random()) != pixels).flatten(1).float().mean(1)
     assert (changed == 0).float().mean() > 0.3
     assert changed.max() < 0.3
 
 
-def test_nothing_is_erased_if_it_is_not_to_be(pixels: Tensor) -> None:
+def test_erasing_is_optional(pixels: Tensor) -> None:
     same = random()
     moved = augment.shift(augment.flip(pixels, same), same)
     assert (augment.augment(pixels, random(), erasing=False) == moved).all()

@@ -1,80 +1,65 @@
-"""Photos are laid out for training, and a part of them set aside."""
+"""The data set, photos and outliers are read and split."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Samples
+from conftest import Samples, torchvision_root
 from PIL import Image
-from torchvision.datasets import FashionMNIST
 
-from training import data
-from training import folders as photos
+from training import data, folders
+from training.data import RECIPE, Photos
 
-CLASSES = FashionMNIST.classes
+CLASSES = RECIPE.dataset.classes
 
 
 @pytest.fixture
-def tree(tmp_path: Path, samples: Samples, monkeypatch: pytest.MonkeyPatch) -> Path:
+def tree(tmp_path: Path, samples: Samples) -> Path:
     """Ten different photos: four of T-shirts, two of shoes, four of hats."""
-    monkeypatch.setattr(data, "VIEWS", 3)
+    photos = tmp_path / "photos"
     pictures = iter(samples.pixels)
     for folder, count in (("t-shirt", 4), ("Shoes", 2), ("hat", 4)):
-        (tmp_path / "photos" / folder / "more").mkdir(parents=True)
+        (photos / folder / "more").mkdir(parents=True)
         for index in range(count):
             picture = Image.fromarray(255 - next(pictures)).resize((400, 300))
-            inner = "more/" if index % 2 else ""
-            picture.convert("RGB").save(
-                tmp_path / "photos" / folder / f"{inner}{index}.jpg"
-            )
-    (tmp_path / "photos" / "hat" / "notes.txt").write_text("no picture")
-    (tmp_path / "photos" / ".cache").mkdir()
-    (tmp_path / "photos" / ".cache" / "1.jpg").write_bytes(b"")
-    return tmp_path / "photos"
+            name = f"more/{index}.jpg" if index % 2 else f"{index}.jpg"
+            picture.convert("RGB").save(photos / folder / name)
+    (photos / "hat" / "notes.txt").write_text("no picture")
+    (photos / ".cache").mkdir()
+    (photos / ".cache" / "1.jpg").write_bytes(b"")
+    return photos
 
 
-def test_photos_are_read_in_views(
-    tree: Path, capsys: pytest.CaptureFixture[str]
+def make_photos(count: int) -> Photos:
+    """Make up photos of T-shirts, no two alike."""
+    random = torch.Generator().manual_seed(1)
+    pixels = torch.randint(256, (count, 28, 28), generator=random).byte()
+    split_hash = torch.randint(2**32, (count,), generator=random)
+    targets = data.one_hot_targets(torch.zeros(count, dtype=torch.int64), 10)
+    views = pixels[:, None]
+    return Photos(pixels, views, views, split_hash, targets, targets.float())
+
+
+def test_validation_pictures_are_never_trained_on(
+    tmp_path: Path, samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = data.read_photos(tree, CLASSES)
-    assert found.views.shape == (10, 3, 28, 28)
-    assert found.scraps.shape == (10, photos.SCRAPS, 28, 28)
-    assert found.targets[:, 10].sum() == 4  # the hats
-    assert found.targets[:, 0].sum() == 4
-    assert found.targets[:, [5, 7, 9]].sum() == 6
-    said = capsys.readouterr().out
-    assert "no pictures: 1" in said
-    assert "none of the classes: hat\n" in said
-    again = data.read_photos(tree, CLASSES)
-    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+    monkeypatch.setattr(data, "VALIDATION_SIZE", 20)
+    parts = data.get_data(torchvision_root(tmp_path, samples))
+    assert [len(part.labels) for part in parts[:3]] == [80, 20, 100]
+    both = torch.cat([parts.train.pixels, parts.validation.pixels]).flatten(1)
+    assert len(both.unique(dim=0)) == len(
+        torch.from_numpy(samples.pixels).unique(dim=0)
+    )
+    assert parts.classes[9] == "Ankle boot"
 
 
-def test_photos_are_seen_as_the_service_sees_them(tree: Path) -> None:
-    files = [file for file in photos.find_files(tree) if file.suffix == ".jpg"]
-    expected = photos.read_pictures(tree, files)[1]
-    assert (data.read_photos(tree, CLASSES).seen.numpy() == expected).all()
-
-
-def test_small_grey_photos_are_not_looked_for_a_garment(
-    tree: Path, samples: Samples
-) -> None:
-    """The service takes them as they are."""
-    file = tree / "t-shirt" / "small.png"
-    Image.fromarray(samples.pixels[0]).save(file)
-    found = photos.look(file, seed=1, views=3)
-    assert found is not None
-    assert (found.seen == samples.pixels[0]).all()
-    assert (found.views[0] == samples.pixels[0]).all()
-
-
-def test_folders_may_be_links(tree: Path, tmp_path: Path) -> None:
-    (tmp_path / "linked").mkdir()
-    (tmp_path / "linked" / "dress").symlink_to(tree / "t-shirt")
-    (tree / "t-shirt" / "round").symlink_to(tmp_path / "linked")
-    (tree / "t-shirt" / "twin").symlink_to(tree / "t-shirt" / "more")
-    files, names = photos.find_photos(tmp_path / "linked", CLASSES, data.RECIPE.aliases)
-    assert {file.name for file in files} == {f"{index}.jpg" for index in range(4)}
-    assert set(names) == {"dress"}
+def test_other_data_has_another_fingerprint(tmp_path: Path, samples: Samples) -> None:
+    root = torchvision_root(tmp_path, samples)
+    first = data.get_data(root).fingerprint
+    assert data.get_data(root).fingerprint == first
+    labels = root / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:-1] + b"\0")
+    assert data.get_data(root).fingerprint != first
 
 
 def test_a_damaged_data_set_is_named(tmp_path: Path) -> None:
@@ -87,39 +72,49 @@ def test_a_damaged_data_set_is_named(tmp_path: Path) -> None:
         data.get_data(tmp_path)
 
 
-def photos_of(count: int) -> data.Photos:
-    """Make up photos of T-shirts, no two alike."""
-    seen = torch.randint(
-        256, (count, 28, 28), generator=torch.Generator().manual_seed(1)
-    )
-    targets = data.targets_of(torch.zeros(count, dtype=torch.int64), 10)
-    pixels = seen.byte()
-    views = pixels[:, None]
-    lots = torch.randint(2**32, (count,), generator=torch.Generator().manual_seed(1))
-    return data.Photos(pixels, views, views, lots, targets, targets.float())
+def test_photos_are_read_in_views(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = data.read_photos(tree, CLASSES, views=3)
+    assert photos.views.shape == (10, 3, 28, 28)
+    assert photos.crops.shape == (10, folders.CROPS, 28, 28)
+    assert photos.targets[:, 10].sum() == 4  # the hats
+    assert photos.targets[:, 0].sum() == 4
+    assert photos.targets[:, [5, 7, 9]].sum() == 6
+    printed = capsys.readouterr().out
+    assert "no pictures: 1" in printed
+    assert "none of the classes: hat\n" in printed
+    again = data.read_photos(tree, CLASSES, views=3)
+    assert all(torch.equal(a, b) for a, b in zip(photos, again, strict=True))
 
 
-def test_split_sets_a_fifth_aside() -> None:
-    rest, aside = photos_of(1000).split()
-    assert len(rest.seen) + len(aside.seen) == 1000
-    assert 160 < len(aside.seen) < 240
-    both = torch.cat([rest.seen, aside.seen]).flatten(1)
+def test_photos_are_preprocessed_as_by_the_service(tree: Path) -> None:
+    files = [file for file in folders.find_files(tree) if file.suffix == ".jpg"]
+    expected = folders.read_pictures(tree, files, RECIPE.preprocessing)[1]
+    assert (data.read_photos(tree, CLASSES, views=3).pixels.numpy() == expected).all()
+
+
+def test_a_fifth_of_the_photos_is_for_validation() -> None:
+    train, validation = make_photos(1000).split()
+    assert len(train.pixels) + len(validation.pixels) == 1000
+    assert 160 < len(validation.pixels) < 240
+    both = torch.cat([train.pixels, validation.pixels]).flatten(1)
     assert len(both.unique(dim=0)) == 1000  # none in both
 
 
-def test_a_photo_stays_on_its_side_when_others_come() -> None:
-    """What is aside today was not trained on yesterday."""
-    more = photos_of(100)
-    fewer = data.Photos(*(part[7:60] for part in more))
-    sides = [
-        [{row.numpy().tobytes() for row in side.seen} for side in some.split()]
-        for some in (fewer, more)
+def test_a_photo_stays_in_its_part_when_others_come() -> None:
+    """Else a photo trained on yesterday would validate today."""
+    more = make_photos(100)
+    fewer = Photos(*(part[7:60] for part in more))
+    parts = [
+        [{row.numpy().tobytes() for row in part.pixels} for part in photos.split()]
+        for photos in (fewer, more)
     ]
-    assert all(old < new for old, new in zip(*sides, strict=True))
+    assert all(old < new for old, new in zip(*parts, strict=True))
 
 
 def test_too_few_photos_are_refused_before_training(tree: Path) -> None:
-    few = data.Photos(*(part[-4:] for part in data.read_photos(tree, CLASSES)))
+    few = Photos(*(part[-4:] for part in data.read_photos(tree, CLASSES, views=3)))
     with pytest.raises(ValueError, match="too few"):
         few.split()
 
@@ -127,3 +122,7 @@ def test_too_few_photos_are_refused_before_training(tree: Path) -> None:
 def test_a_tree_without_classes_is_refused(tree: Path) -> None:
     with pytest.raises(ValueError, match="no folder named for a class"):
         data.read_photos(tree.parent, CLASSES)
+
+
+def test_every_alias_is_of_a_class() -> None:
+    assert {name for names in RECIPE.aliases.values() for name in names} <= set(CLASSES)

@@ -13,8 +13,8 @@ from model.classifier import Classifier
 from model.network import CNN, Calibrated, export_onnx, unknown_score
 from training import data as data_module
 from training import release
-from training.data import Data, Photos, get_data, targets_of
-from training.release import accuracy_aside, check, evaluate, threshold_of
+from training.data import Data, Photos, get_data, one_hot_targets
+from training.release import check, evaluate, threshold_of, validation_accuracy
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def test_accuracy_is_measured_on_what_is_set_aside(data: Data) -> None:
     targets = torch.zeros(4, 11, dtype=torch.bool)
     targets[[0, 1, 1, 2, 3], [3, 3, 5, 5, 10]] = True  # the last is unknown
     photos = Photos(seen, seen, seen, torch.arange(4), targets, targets.float())
-    known = data._replace(photos_aside=photos)
-    assert accuracy_aside(Constant(), known) == {
+    known = data._replace(validation_photos=photos)
+    assert validation_accuracy(Constant(), known) == {
         "validation": pytest.approx(expected),
-        "photos_aside": pytest.approx(2 / 3),
+        "validation_photos": pytest.approx(2 / 3),
     }
 
 
@@ -75,11 +75,11 @@ def test_the_threshold_refuses_a_share_of_garments_or_photos(
     shirts, outliers = torch.arange(0, 100, step), torch.full((100,), 255)
     seen = plain(torch.cat([shirts, outliers]))
     labels = torch.tensor([0] * len(shirts) + [10] * 100)
-    targets = targets_of(labels, 10)
+    targets = one_hot_targets(labels, 10)
     photos = Photos(seen, seen, seen, labels, targets, targets.float())
     garments = plain(torch.arange(20) + darkest)
     aside = data.validation._replace(pixels=garments)
-    known = data._replace(photos_aside=photos, validation=aside)
+    known = data._replace(validation_photos=photos, validation=aside)
     network = Brightness()
     threshold = threshold_of(network, known)  # type: ignore[arg-type]
     refused = [

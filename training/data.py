@@ -1,9 +1,9 @@
-"""What is learnt from: Fashion-MNIST, photos, outliers, and what is set aside.
+"""What a run trains on: a data set, photos and outliers, and what validates it.
 
-    >>> data = get_data(Path("data"))                    # downloads it if need be
+    >>> data = get_data(Path("data"))                    # downloads it if missing
     >>> photos = read_photos(Path("clothing-photos/train"), data.classes)
 
-What may be chosen by is set aside here, once and for every run alike.
+The validation pictures are split off here, the same for every run.
 """
 
 import argparse
@@ -17,23 +17,28 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import one_hot
-from torchvision.datasets import FashionMNIST
+from torchvision.datasets import MNIST, FashionMNIST
 from tqdm import tqdm
 
 from model.preprocessing import Garment, Preprocessing
-from training.folders import classes_of, find_photos, look_at_all, read_all_unknown
+from training.folders import (
+    classes_of,
+    find_photos,
+    load_all_views,
+    read_outlier_sets,
+)
 
 
 class Recipe(NamedTuple):
-    """A data set to train on, and what its pictures become."""
+    """A data set to train on, and how its pictures become inputs."""
 
     name: str  # of the model
     title: str  # of the data set
-    dataset: type[FashionMNIST]  # its reader in torchvision
+    dataset: type[MNIST]  # its reader in torchvision
     preprocessing: Preprocessing  # picture -> input array
     aliases: dict[str, list[str]]  # folder, singular -> classes its photos may be
 
-    def arguments(self) -> dict[str, int]:
+    def arguments(self) -> dict[str, Any]:
         """Return the constructor arguments of a new network."""
         size, channels = self.preprocessing.size, self.preprocessing.channels
         classes = len(self.dataset.classes)
@@ -61,71 +66,75 @@ RECIPE = Recipe(
     },
 )
 
-VALIDATION_SIZE = 5_000
-SPLIT_SEED = 0  # the same split whatever the seed, so that runs compare
-PHOTOS_ASIDE = 5  # one photo in so many is kept for choosing, never trained on
+VALIDATION_SIZE = 5_000  # of the training pictures
+SPLIT_SEED = 0  # not the run's, so that all runs have the same validation pictures
+PHOTO_FOLDS = 5  # photos are split into so many parts, one of them for validation
 VIEWS = 24  # of each photo
 
 
 class Split(NamedTuple):
     """Pictures and their classes."""
 
-    pixels: Tensor  # uint8 [N, 28, 28]
+    pixels: Tensor  # uint8 [N, *input_shape]
     labels: Tensor  # int64 [N]
 
 
 class Photos(NamedTuple):
-    """Labelled photos, as the service sees them, in varied views, and scraps."""
+    """Labelled photos, preprocessed, with random views and small crops of each."""
 
-    seen: Tensor  # uint8 [N, 28, 28]
-    views: Tensor  # uint8 [N, VIEWS, 28, 28]
-    scraps: Tensor  # uint8 [N, SCRAPS, 28, 28]
-    lots: Tensor  # int64 [N], by which some are set aside
-    targets: Tensor  # bool [N, classes + 1]: what each may be, last of all unknown
-    recalled: Tensor  # float32, likewise: what a network said of it; zeros before
+    pixels: Tensor  # uint8 [N, *input_shape], as the service preprocesses them
+    views: Tensor  # uint8 [N, VIEWS, *input_shape]
+    crops: Tensor  # uint8 [N, CROPS, *input_shape]
+    split_hash: Tensor  # int64 [N], of the file's bytes
+    targets: Tensor  # bool [N, classes + 1]: the possible classes, the last is unknown
+    soft_targets: Tensor  # float32 [N, classes + 1], of `epoch.distil`; zeros before it
 
     def split(self) -> tuple["Photos", "Photos"]:
-        """Set one in `PHOTOS_ASIDE` aside: those to train on, those to choose by.
+        """Return the photos to train on and those to validate on.
 
-        A photo's own bytes decide, so it stays on its side when others come or go, and
-        whatever is seen in it.
-        Raises `ValueError` if there is nothing of the classes on either side.
+        The bytes of a file decide, so that a photo stays in its part when others are
+        added or removed, and however it is preprocessed.
+        Raises `ValueError` if a part has no photo of a class.
         """
-        aside = self.lots % PHOTOS_ASIDE == 0
-        if any(self.targets[side, -1].all() for side in (aside, ~aside)):
+        held_out = self.split_hash % PHOTO_FOLDS == 0
+        if any(self.targets[part, -1].all() for part in (held_out, ~held_out)):
             count = int((~self.targets[:, -1]).sum())
-            raise ValueError(f"{count} photos of garments: too few to set some aside")
-        return Photos(*(p[~aside] for p in self)), Photos(*(p[aside] for p in self))
+            raise ValueError(f"{count} photos of the classes are too few to split")
+        return Photos(*(p[~held_out] for p in self)), Photos(
+            *(p[held_out] for p in self)
+        )
 
 
 class Data(NamedTuple):
-    """All that a run uses. What is set aside for choosing is never trained on."""
+    """All data of a run. No validation picture is ever trained on."""
 
     train: Split
-    validation: Split  # taken out of the training pictures of Fashion-MNIST
+    validation: Split  # taken from the training pictures of the data set
     test: Split
     classes: list[str]
     photos: Photos | None  # to train on
-    photos_aside: Photos | None
-    outliers: dict[str, Tensor]  # by name, uint8 [N, 28, 28], beside those made up
-    fingerprint: str  # SHA-256 of all of it
-    before: dict[str, Any]  # what the network that training starts from learnt by
+    validation_photos: Photos | None
+    outliers: dict[
+        str, Tensor
+    ]  # by name, uint8 [N, *input_shape], beside synthetic ones
+    fingerprint: str  # SHA-256 of all of the above
+    parent: dict[str, Any]  # the data facts of the model that training starts from
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Let a command line say where Fashion-MNIST and photos are."""
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the data set and photos."""
     parser.add_argument(
         "--data",
         type=Path,
         default=Path("data"),
         metavar="DIR",
-        help="a torchvision root; Fashion-MNIST is downloaded if missing (data)",
+        help=f"torchvision root; {RECIPE.title} is downloaded if missing (data)",
     )
     parser.add_argument(
         "--photos",
         type=Path,
         metavar="DIR",
-        help="photos too, one folder a class; other folders are unknown",
+        help="folder of photos, one folder a class; other folders are unknown (none)",
     )
 
 
@@ -135,36 +144,36 @@ def get_data(
     outliers: Sequence[Path] = (),
     views: int = VIEWS,
 ) -> Data:
-    """Read Fashion-MNIST from a torchvision root; download it if it is not there.
+    """Read the recipe's data set from a torchvision root; download it if missing.
 
-    `photos` is a tree for `read_photos`, `outliers` are folders or NPZ files of
-    pictures that are none of the classes. Each photo is varied into `views`.
+    `photos` is a tree for `read_photos`, which makes `views` of each; `outliers` are
+    folders or NPZ files of pictures of none of the classes.
     """
     parts = [read_dataset(folder, is_train) for is_train in (True, False)]
     (pixels, labels), test = [Split(part.data, part.targets) for part in parts]
     classes = parts[0].classes
     order = torch.randperm(len(labels), generator=Generator().manual_seed(SPLIT_SEED))
-    aside, rest = order[:VALIDATION_SIZE], order[VALIDATION_SIZE:]
-    sets = read_all_unknown(outliers)
-    strangers = {name: torch.from_numpy(pixels) for name, pixels in sets.items()}
-    taken = read_photos(photos, classes, views).split() if photos else (None, None)
-    train, validation = (Split(pixels[of], labels[of]) for of in (rest, aside))
+    held_out, rest = order[:VALIDATION_SIZE], order[VALIDATION_SIZE:]
+    train, validation = (Split(pixels[of], labels[of]) for of in (rest, held_out))
+    arrays = read_outlier_sets(outliers, RECIPE.preprocessing)
+    sets = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    both = read_photos(photos, classes, views).split() if photos else (None, None)
     return Data(
         train=train,
         validation=validation,
         test=test,
         classes=classes,
-        photos=taken[0],
-        photos_aside=taken[1],
-        outliers=strangers,
+        photos=both[0],
+        validation_photos=both[1],
+        outliers=sets,
         fingerprint=fingerprint(
-            chain(train, validation, test, strangers.values(), *filter(None, taken))
+            chain(train, validation, test, sets.values(), *filter(None, both))
         ),
-        before={},
+        parent={},
     )
 
 
-def read_dataset(folder: Path, is_train: bool) -> FashionMNIST:
+def read_dataset(folder: Path, is_train: bool) -> MNIST:
     """Read training or test pictures of the recipe; download them if missing.
 
     Raises `ValueError` if that fails, or if a stop while unpacking left damaged files.
@@ -177,46 +186,46 @@ def read_dataset(folder: Path, is_train: bool) -> FashionMNIST:
 
 
 def fingerprint(tensors: Iterable[Tensor]) -> str:
-    """Hash pictures and labels, in their order: SHA-256 in hex."""
+    """Return the SHA-256 of tensors, in their order, in hex digits."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def targets_of(labels: Tensor, classes: int) -> Tensor:
-    """Class ids int64 [N] to what a picture may be: bool [N, classes + 1]."""
+def one_hot_targets(labels: Tensor, classes: int) -> Tensor:
+    """Return targets bool [N, classes + 1] of class ids int64 [N]."""
     return one_hot(labels, classes + 1).bool()
 
 
-def read_photos(
-    folder: Path, classes: Sequence[str], view_count: int = VIEWS
-) -> Photos:
-    """Read a tree of labelled photos, `folder/<name of class>/**`.
+def read_photos(folder: Path, classes: Sequence[str], views: int = VIEWS) -> Photos:
+    """Read a tree of labelled photos, `folder/<class>/**`.
 
-    A folder whose name is no class holds strangers. Files that are no pictures are
-    skipped, with a line that says how many. Raises `ValueError` if none is left.
+    Photos in a folder that names no class are unknown. Files that are no pictures are
+    skipped, with one line of their number. Raises `ValueError` if none is left.
     """
     files, names = find_photos(folder, classes, RECIPE.aliases)
-    looks = list(look_at_all(files, view_count))
-    kept = [found for found in looks if found is not None]
-    if not kept:
+    loaded = list(load_all_views(files, views, RECIPE.preprocessing))
+    photos = [photo for photo in loaded if photo]
+    if not photos:
         raise ValueError(f"no pictures in {folder}")
-    if len(kept) < len(files):
-        tqdm.write(f"files of {folder} that are no pictures: {len(files) - len(kept)}")
-    strange = sorted(
-        n for n in set(names) if not classes_of(n, classes, RECIPE.aliases)
+    if len(photos) < len(files):
+        tqdm.write(
+            f"files of {folder} that are no pictures: {len(files) - len(photos)}"
+        )
+    ids = {
+        name: [classes.index(c) for c in classes_of(name, classes, RECIPE.aliases)]
+        for name in set(names)
+    }
+    unknown = sorted(name for name in ids if not ids[name])
+    if unknown:
+        tqdm.write(f"folders taken for none of the classes: {', '.join(unknown)}")
+    targets = torch.zeros(len(photos), len(classes) + 1, dtype=torch.bool)
+    kept = [name for name, photo in zip(names, loaded, strict=True) if photo]
+    for target, name in zip(targets, kept, strict=True):
+        target[ids[name] or -1] = True
+    pixels, inputs, crops, split_hash = (
+        torch.from_numpy(np.stack(part)) for part in zip(*photos, strict=True)
     )
-    if strange:
-        tqdm.write(f"folders taken for none of the classes: {', '.join(strange)}")
-    targets = torch.zeros(len(kept), len(classes) + 1, dtype=torch.bool)
-    known = [name for name, found in zip(names, looks, strict=True) if found]
-    for row, name in enumerate(known):
-        found = [
-            classes.index(label) for label in classes_of(name, classes, RECIPE.aliases)
-        ]
-        targets[row, found or [len(classes)]] = True
-    seen, views, scraps, lots = (
-        torch.from_numpy(np.stack(part)) for part in zip(*kept, strict=True)
-    )
-    return Photos(seen, views, scraps, lots, targets, torch.zeros(targets.shape))
+    soft_targets = torch.zeros(targets.shape)
+    return Photos(pixels, inputs, crops, split_hash, targets, soft_targets)

@@ -1,8 +1,10 @@
-"""What an epoch shows: garments, drawn photos, real ones, and strangers.
+"""One epoch of training: which pictures it has, their targets, and the loss.
 
-    >>> shown = mix(data, scenes, network, plan[0], random)
+    >>> epoch = build_epoch(data, scenes, network, plans[0], random)
+    >>> training_loss(network(epoch.pixels), epoch.targets, epoch.soft_targets)
 
-Scenes are drawn once a run; each epoch chooses among them, and makes up new strangers.
+Every epoch has all training pictures, views of the photos, and synthetic pictures:
+scenes, which are rendered once a run and sampled, and outliers, which are drawn anew.
 """
 
 import math
@@ -14,172 +16,185 @@ from torch import Generator, Tensor, nn
 from model.network import unknown_score
 from synthetic.outliers import make_outliers
 from synthetic.scenes import render_garment_scenes, render_outlier_scenes
-from training.data import Data, Photos, Split, targets_of
+from training.data import Data, Photos, Split, one_hot_targets
 from training.release import evaluate
 
-# beside all garments once, as a share of their number; in a short run less
-SCENE_SHARE = 0.3  # garments in drawn photos
-STRANGE_SCENE_SHARE = 0.08  # other things in drawn photos
-OUTLIER_SHARE = 0.14  # other pictures that are none of the classes
-PHOTO_VIEWS = 8  # of each photo, if there are photos; fewer and fewer, at last one
-SCRAP_VIEWS = 1
-SCENE_EPOCHS = 3  # worth of scenes is drawn, each garment once; a short run draws less
-FULL_EPOCHS = 45  # of a run that shows all that; one of 5 epochs, a ninth
-CANDIDATES = 2  # for a made-up stranger's place, where a network chooses among them
-RECORDED = (  # settings that `model.json` tells
-    "SCENE_SHARE",
-    "STRANGE_SCENE_SHARE",
-    "OUTLIER_SHARE",
-    "PHOTO_VIEWS",
-    "SCRAP_VIEWS",
-    "SCENE_EPOCHS",
-    "FULL_EPOCHS",
-    "CANDIDATES",
-)
+# synthetic pictures of an epoch, as shares of the training pictures
+SCENE_SHARE = 0.3  # of the classes, in synthetic photos
+OUTLIER_SCENE_SHARE = 0.08  # of other objects, in synthetic photos
+OUTLIER_SHARE = 0.14  # other synthetic outliers
+SCENE_EPOCHS = 3  # so many epochs' scenes are rendered, fewer for a short run
+FULL_EPOCHS = 45  # of a run with these shares; one of 5 epochs has a ninth of them
+OUTLIER_CANDIDATES = 2  # for each synthetic outlier that fine-tuning selects
+# photos of an epoch
+EPOCH_VIEWS = 8  # of each photo in the first epoch, falling to 1 in the last
+EPOCH_CROPS = 1  # of each photo
+# loss
+LABEL_SMOOTHING = 0.1
+DISTIL_SHARE = 0.5  # weight of the soft targets, if there are any; labels have the rest
 
 
 class Scenes(NamedTuple):
-    """What drawn photos show, made once a run."""
+    """Synthetic photos, rendered once a run."""
 
-    garments: Split
-    strangers: Tensor  # uint8 [N, 28, 28]
+    labelled: Split
+    outliers: Tensor  # uint8 [N, *input_shape]
 
 
-class Portions(NamedTuple):
-    """How many of each an epoch shows, beside all garments once."""
+class EpochPlan(NamedTuple):
+    """How many pictures an epoch has, beside all training pictures."""
 
     scenes: int
-    strange_scenes: int
+    outlier_scenes: int
     outliers: int
     views: int  # of each photo
 
 
-class Shown(NamedTuple):
-    """Pictures of an epoch, and what is to be said of them."""
+class EpochData(NamedTuple):
+    """Pictures of an epoch with their targets."""
 
-    pixels: Tensor  # uint8 [N, 28, 28]
-    targets: Tensor  # bool [N, classes + 1], what each may be
-    recalled: Tensor  # float32 [N, classes + 1], as in `Photos`
+    pixels: Tensor  # uint8 [N, *input_shape]
+    targets: Tensor  # bool [N, classes + 1], the possible classes
+    soft_targets: Tensor  # float32 [N, classes + 1], zeros if there are none
 
 
-def share_drawn(epochs: int) -> float:
-    """Tell how much of what is drawn the epochs of a new network show.
+def synthetic_share(epochs: int) -> float:
+    """Return which share of the synthetic pictures the epochs of a new network have.
 
-    In a short run it is to learn garments first, and tells strangers no worse.
+    A short run learns the classes better with fewer, and the unknown no worse.
     """
     return min(1, epochs / FULL_EPOCHS)
 
 
-def draw_scenes(garments: Split, epochs: int, share: float, seed: int) -> Scenes:
-    """Draw the photos that a run's epochs choose from."""
-    count = len(garments.labels)
+def render_scenes(train: Split, epochs: int, share: float, seed: int) -> Scenes:
+    """Render the synthetic photos from which the epochs of a run sample."""
+    count = len(train.labels)
     times = min(SCENE_EPOCHS, epochs / 10)
     random = Generator().manual_seed(seed)
     chosen = torch.randperm(count, generator=random)
     chosen = chosen[: math.ceil(times * SCENE_SHARE * count * share)]
-    shown = Split(garments.pixels[chosen], garments.labels[chosen])
-    strange = math.ceil(CANDIDATES * times * STRANGE_SCENE_SHARE * count * share)
-    strangers = render_outlier_scenes(strange, random)
+    pixels, labels = train.pixels[chosen], train.labels[chosen]
+    outlier_count = OUTLIER_CANDIDATES * times * OUTLIER_SCENE_SHARE * count * share
+    outliers = render_outlier_scenes(math.ceil(outlier_count), random)
     return Scenes(
-        shown._replace(pixels=render_garment_scenes(*shown, random)), strangers
+        Split(render_garment_scenes(pixels, labels, random), labels), outliers
     )
 
 
-def plan_of(data: Data, epochs: int, share: float) -> list[Portions]:
-    """Tell what each epoch is to show, with that share of what is drawn.
+def plan_epochs(data: Data, epochs: int, share: float) -> list[EpochPlan]:
+    """Plan the epochs of a run with a share of the synthetic pictures.
 
-    Photos are shown less and less, for the network would learn them by heart as the
-    rate falls.
+    The views of each photo become fewer, for the network would overfit to photos as
+    the learning rate falls.
     """
     count = len(data.train.labels) * share
-    shares = SCENE_SHARE, STRANGE_SCENE_SHARE, OUTLIER_SHARE
-    scenes, strange, outliers = (max(1, round(part * count)) for part in shares)
-    views = [max(1, round(PHOTO_VIEWS * (1 - e / epochs))) for e in range(epochs)]
-    return [Portions(scenes, strange, outliers, view) for view in views]
+    shares = SCENE_SHARE, OUTLIER_SCENE_SHARE, OUTLIER_SHARE
+    scenes, outlier_scenes, outliers = (max(1, round(s * count)) for s in shares)
+    views = [max(1, round(EPOCH_VIEWS * (1 - e / epochs))) for e in range(epochs)]
+    return [EpochPlan(scenes, outlier_scenes, outliers, view) for view in views]
 
 
-def size_of_mix(data: Data, portions: Portions) -> int:
-    """Count what one epoch shows."""
-    *drawn, views = portions
-    given = sum(map(len, data.outliers.values()))
+def epoch_size(data: Data, plan: EpochPlan) -> int:
+    """Return the number of pictures of an epoch."""
+    *synthetic, views = plan
+    outliers = sum(map(len, data.outliers.values()))
     photos = len(data.photos.targets) if data.photos else 0
-    return len(data.train.labels) + sum(drawn) + given + photos * (views + SCRAP_VIEWS)
+    given = len(data.train.labels) + outliers + photos * (views + EPOCH_CROPS)
+    return given + sum(synthetic)
 
 
-def recall(network: nn.Module, photos: Photos) -> Photos:
-    """Note what a network says of each photo, on the mean of its views.
+def distil(network: nn.Module, photos: Photos) -> Photos:
+    """Set the soft targets of photos: a network's mean prediction over their views.
 
-    It may be held to that later, when it would learn photos by heart.
+    Trained on its own predictions (Furlanello et al., Born-Again Networks, arXiv
+    1805.04770), the network overfits less to the labels of a few photos.
     """
-    said = [evaluate(network, view).softmax(1) for view in photos.views.unbind(1)]
-    return photos._replace(recalled=torch.stack(said).mean(0))
+    views = photos.views.unbind(1)
+    predictions = [evaluate(network, view).softmax(1) for view in views]
+    return photos._replace(soft_targets=torch.stack(predictions).mean(0))
 
 
-def mix(
+def build_epoch(
     data: Data,
     scenes: Scenes,
     network: nn.Module | None,
-    portions: Portions,
+    plan: EpochPlan,
     random: Generator,
-) -> Shown:
-    """Lay out what one epoch shows.
+) -> EpochData:
+    """Gather the pictures of an epoch, sampled anew.
 
-    Each part is drawn anew: which scenes and views are seen, which strangers. Those are
-    chosen by a network, if it is given.
+    A network, if given, selects the synthetic outliers.
     """
-    strangers = choose_strangers(data, scenes, network, portions, random)
-    garments, classes = data.train, len(data.classes)
-    posed = pick(scenes.garments.labels, portions.scenes, random)
-    labels = torch.cat([garments.labels, scenes.garments.labels[posed]])
-    pixels = [garments.pixels, scenes.garments.pixels[posed]]
-    targets = [targets_of(labels, classes)]
-    unknown = [strangers, *data.outliers.values()]
-    recalled = [torch.zeros(targets[0].shape)]
+    outliers = [select_outliers(data, scenes, network, plan, random)]
+    outliers += data.outliers.values()
+    classes = len(data.classes)
+    sampled = sample_rows(scenes.labelled.labels, plan.scenes, random)
+    labels = torch.cat([data.train.labels, scenes.labelled.labels[sampled]])
+    pixels = [data.train.pixels, scenes.labelled.pixels[sampled]]
+    targets = [one_hot_targets(labels, classes)]
+    soft_targets = [torch.zeros(targets[0].shape)]
     if data.photos:
-        pixels.append(draw(data.photos.views, portions.views, random))
-        targets.append(data.photos.targets.repeat_interleave(portions.views, 0))
-        recalled.append(data.photos.recalled.repeat_interleave(portions.views, 0))
-        unknown.append(draw(data.photos.scraps, SCRAP_VIEWS, random))
-    labels = torch.full((sum(map(len, unknown)),), classes)
-    targets.append(targets_of(labels, classes))
-    recalled.append(torch.zeros(targets[-1].shape))
-    parts = [*pixels, *unknown], targets, recalled
-    return Shown(*map(torch.cat, parts))
+        photos = data.photos
+        pixels.append(sample_views(photos.views, plan.views, random))
+        targets.append(photos.targets.repeat_interleave(plan.views, 0))
+        soft_targets.append(photos.soft_targets.repeat_interleave(plan.views, 0))
+        outliers.append(sample_views(photos.crops, EPOCH_CROPS, random))
+    labels = torch.full((sum(map(len, outliers)),), classes)
+    targets.append(one_hot_targets(labels, classes))
+    soft_targets.append(torch.zeros(targets[-1].shape))
+    parts = [*pixels, *outliers], targets, soft_targets
+    return EpochData(*map(torch.cat, parts))
 
 
-def choose_strangers(
+def select_outliers(
     data: Data,
     scenes: Scenes,
     network: nn.Module | None,
-    portions: Portions,
+    plan: EpochPlan,
     random: Generator,
 ) -> Tensor:
-    """Choose the strangers of an epoch: uint8 [N, 28, 28].
+    """Return the synthetic outliers of an epoch: uint8 [N, *input_shape].
 
-    If there is a network, of more than are shown those which it takes for garments
-    most: what it tells apart already teaches it little (Chen et al., arXiv 2006.15207).
+    A network, if given, selects the hardest of `OUTLIER_CANDIDATES` times as many, for
+    the others teach it little (Chen et al., arXiv 2006.15207).
     """
-    times = 1 if network is None else CANDIDATES
-    chosen = pick(scenes.strangers, times * portions.strange_scenes, random)
-    made = make_outliers(data.train.pixels, times * portions.outliers, random)
-    kinds = scenes.strangers[chosen], made
+    times = OUTLIER_CANDIDATES if network else 1
+    sampled = sample_rows(scenes.outliers, times * plan.outlier_scenes, random)
+    drawn = make_outliers(data.train.pixels, times * plan.outliers, random)
+    kinds = scenes.outliers[sampled], drawn
     if network is None:
         return torch.cat(kinds)
     return torch.cat([hardest(network, kind, len(kind) // times) for kind in kinds])
 
 
-def hardest(network: nn.Module, strangers: Tensor, count: int) -> Tensor:
-    """Keep the `count` strangers that a network takes for garments most."""
-    scores = unknown_score(evaluate(network, strangers))
-    return strangers[scores.topk(count, largest=False).indices]
+def hardest(network: nn.Module, outliers: Tensor, count: int) -> Tensor:
+    """Return the `count` outliers with the lowest unknown score."""
+    scores = unknown_score(evaluate(network, outliers))
+    return outliers[scores.topk(count, largest=False).indices]
 
 
-def pick(choices: Tensor, count: int, random: Generator) -> Tensor:
-    """Choose rows at random, each as often as chance will have it: int64 [count]."""
-    return torch.randint(len(choices), (count,), generator=random)
+def sample_rows(rows: Tensor, count: int, random: Generator) -> Tensor:
+    """Return indices of rows, drawn with replacement: int64 [count]."""
+    return torch.randint(len(rows), (count,), generator=random)
 
 
-def draw(views: Tensor, count: int, random: Generator) -> Tensor:
-    """Draw `count` views of each: [N, V, 28, 28] to [N * count, 28, 28]."""
+def sample_views(views: Tensor, count: int, random: Generator) -> Tensor:
+    """Draw `count` views of each photo: [N, V, ...] to [N * count, ...]."""
     chosen = torch.rand(views.shape[:2], generator=random).argsort(1)[:, :count]
     return views[torch.arange(len(views))[:, None], chosen].flatten(0, 1)
+
+
+def training_loss(logits: Tensor, targets: Tensor, soft_targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy of logits [N, classes + 1], a scalar.
+
+    Partial labels: if several classes are possible, the loss is of the sum of their
+    probabilities (Jin and Ghahramani, Learning with Multiple Labels, 2002). Labels are
+    smoothed over the classes (Szegedy et al., arXiv 1512.00567), but not "unknown".
+    Soft targets, where there are any, have the weight `DISTIL_SHARE`.
+    """
+    logs = logits.log_softmax(1)
+    losses = -logs.masked_fill(~targets, -torch.inf).logsumexp(1)
+    smoothed = torch.lerp(losses, -logs[:, :-1].mean(1), LABEL_SMOOTHING)
+    hard = torch.where(targets[:, -1], losses, smoothed)
+    soft = -(soft_targets * logs).sum(1)
+    return torch.lerp(hard, soft, DISTIL_SHARE * soft_targets.sum(1)).mean()

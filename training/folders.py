@@ -1,16 +1,17 @@
-"""Pictures from folders: labelled photos in many views, and strangers.
+"""Pictures from folders: labelled photos in random views, and outliers.
 
     >>> classes_of("jeans", ["Trouser", "Coat"], {"jean": ["Trouser"]})
     ['Trouser']
-    >>> read_unknown(Path("cats")).shape                 # every file of the tree
+    >>> read_outliers(Path("cats"), Garment(size=28)).shape     # all files of the tree
     (200, 28, 28)
 
-Training and evaluation read their photos here, all by way of `images`; no torch.
+Training and evaluation read their photos here. Without torch, which would slow down the
+start of each process.
 """
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,24 +20,25 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from tqdm import tqdm
 
-from model.images import SIDE, ImageError, Pixels, decode, preprocess, see, to_pixels
+from model.images import ImageError, Pixels, decode
+from model.preprocessing import Preprocessing
 from synthetic.parallel import parallel_map
 
-SCRAPS = 4  # pieces of each photo too small to show a garment
-VIEW_SIDE = 256  # pixels, longest side of a photo that views are cut from
-MAX_CROP = 0.12  # of each side, for each corner of a view on its own
-LIGHT = 0.3  # how far brightness, contrast and colour vary
-SCRAP_SHARES = 0.1, 0.45  # of the photo's sides
-GREY_SHARE = 0.5  # of the scraps, as plain grey pixels
+VIEW_SIDE = 256  # pixels, longest side of a photo that views are made of
+MAX_PERSPECTIVE = 0.12  # of each side, for each corner of a view on its own
+COLOUR_JITTER = 0.3  # greatest change of brightness, contrast and colour
+CROPS = 4  # of each photo, too small to show a class
+CROP_SIDES = 0.1, 0.45  # of the photo's sides
+PLAIN_SHARE = 0.5  # of the crops, which are resized alone, not preprocessed
 
 
-class Looks(NamedTuple):
-    """One photo, as the network may see it."""
+class PhotoViews(NamedTuple):
+    """One photo as inputs of the network."""
 
-    seen: Pixels  # uint8 [28, 28], what the service makes of it
-    views: Pixels  # uint8 [V, 28, 28], varied
-    scraps: Pixels  # uint8 [SCRAPS, 28, 28], pieces
-    lot: NDArray[np.int64]  # [], a number by its bytes, to set some photos aside by
+    pixels: Pixels  # uint8 input_shape, as the service preprocesses it
+    views: Pixels  # uint8 [V, *input_shape], random
+    crops: Pixels  # uint8 [CROPS, *input_shape], random
+    split_hash: NDArray[np.int64]  # [], of the file's bytes
 
 
 def classes_of(
@@ -57,9 +59,9 @@ def _plain(name: str) -> str:
 def find_photos(
     folder: Path, classes: Sequence[str], aliases: Mapping[str, list[str]]
 ) -> tuple[list[Path], list[str]]:
-    """List the files of `folder/<name of class>/**`, and the folder of each.
+    """Return the files of `folder/<class>/**`, and the name of each one's folder.
 
-    Raises `ValueError` if no folder names a class: then it is not such a tree.
+    Raises `ValueError` if no folder names a class.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
@@ -71,50 +73,57 @@ def find_photos(
 
 
 def find_files(folder: Path) -> list[Path]:
-    """List the files of a folder tree, and of those it links to, each once, sorted.
+    """Return the files of a folder tree, sorted, each once; links are followed.
 
-    Hidden ones are left aside.
+    Hidden files and folders are left out.
     """
     files: list[Path] = []
-    seen: set[Path] = set()
+    visited: set[Path] = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         here = Path(root)
-        if here.resolve() in seen:
+        if here.resolve() in visited:
             folders.clear()
             continue
-        seen.add(here.resolve())
+        visited.add(here.resolve())
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [here / name for name in names if not name.startswith(".")]
     return sorted(file for file in files if file.is_file())
 
 
-def look_at_all(files: Sequence[Path], views: int) -> Iterable[Looks | None]:
-    """Look at each photo on all cores, with a progress bar."""
-    rows = [(file, seed, views) for seed, file in enumerate(files)]
-    return parallel_map(look, rows, "photos")
+def load_all_views(
+    files: Sequence[Path], views: int, preprocessing: Preprocessing
+) -> Iterator[PhotoViews | None]:
+    """Load views of each photo on all cores, with a progress bar."""
+    rows = [(file, seed, views, preprocessing) for seed, file in enumerate(files)]
+    return parallel_map(load_views, rows, "photos")
 
 
-def look(file: Path, seed: int, views: int) -> Looks | None:
-    """See one photo in many ways, or None if the file is no picture."""
+def load_views(
+    file: Path, seed: int, views: int, preprocessing: Preprocessing
+) -> PhotoViews | None:
+    """Return random views and crops of a photo, or None if the file is no picture."""
     data = file.read_bytes()
     try:
-        image = decode(data)
+        image = decode(data, preprocessing.draft_side)
     except ImageError:
         return None
-    lot = np.array(int(hashlib.sha256(data).hexdigest()[:8], 16))
-    seen = see(image)
+    split_hash = np.array(int(hashlib.sha256(data).hexdigest()[:8], 16))
+    pixels = preprocessing.preprocess(image)
     image.thumbnail((VIEW_SIDE, VIEW_SIDE), reducing_gap=2.0)
     random = np.random.default_rng(seed)
-    varied = [see(image)]
-    varied += [see(vary(image, random)) for _ in range(views - 1)]
-    scraps = [scrap(image, random) for _ in range(SCRAPS)]
-    return Looks(seen, np.stack(varied), np.stack(scraps), lot)
+    varied = [image, *(random_view(image, random) for _ in range(views - 1))]
+    return PhotoViews(
+        pixels,
+        np.stack([preprocessing.preprocess(view) for view in varied]),
+        np.stack([random_crop(image, random, preprocessing) for _ in range(CROPS)]),
+        split_hash,
+    )
 
 
-def vary(image: Image.Image, random: np.random.Generator) -> Image.Image:
-    """Cut, tilt, skew and relight a photo a little."""
+def random_view(image: Image.Image, random: np.random.Generator) -> Image.Image:
+    """Change perspective, brightness, contrast and colour of a photo a little."""
     width, height = image.size
-    corners = random.uniform(0, MAX_CROP, (4, 2)) * image.size
+    corners = random.uniform(0, MAX_PERSPECTIVE, (4, 2)) * image.size
     corners = np.abs(corners - [(0, 0), (0, height), (width, height), (width, 0)])
     image = image.transform(
         image.size,
@@ -123,63 +132,76 @@ def vary(image: Image.Image, random: np.random.Generator) -> Image.Image:
         Image.Resampling.BILINEAR,
     )
     for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        image = change(image).enhance(random.uniform(1 - LIGHT, 1 + LIGHT))
+        image = change(image).enhance(
+            random.uniform(1 - COLOUR_JITTER, 1 + COLOUR_JITTER)
+        )
     return image
 
 
-def scrap(image: Image.Image, random: np.random.Generator) -> Pixels:
-    """Cut a piece of a photo, seen by the service or as plain grey pixels."""
+def random_crop(
+    image: Image.Image, random: np.random.Generator, preprocessing: Preprocessing
+) -> Pixels:
+    """Cut a small piece of a photo, and preprocess it or only resize it."""
     size = np.array(image.size)
-    window = (size * random.uniform(*SCRAP_SHARES)).clip(4).astype(int)
+    window = (size * random.uniform(*CROP_SIDES)).clip(4).astype(int)
     corner = random.integers(0, np.maximum(size - window, 1))
-    piece = image.crop((*corner.tolist(), *(corner + window).tolist()))
-    if random.random() >= GREY_SHARE:
-        return preprocess(piece)
-    return np.asarray(piece.resize((SIDE, SIDE), Image.Resampling.BOX).convert("L"))
+    crop = image.crop((*corner.tolist(), *(corner + window).tolist()))
+    if random.random() >= PLAIN_SHARE:
+        return preprocessing.preprocess(crop)
+    side = preprocessing.size
+    crop = crop.resize((side, side), Image.Resampling.BOX)
+    return np.asarray(crop.convert("L" if preprocessing.channels == 1 else "RGB"))
 
 
-def read_unknown(path: Path) -> Pixels:
-    """Read a folder of pictures, or `images` of an NPZ file: uint8 [N, 28, 28].
+def read_outliers(path: Path, preprocessing: Preprocessing) -> Pixels:
+    """Read a folder of pictures, or `images` of an NPZ: uint8 [N, *input_shape].
 
     Raises `ValueError` if there is nothing to read.
     """
     if path.is_dir():
-        return read_pictures(path, find_files(path))[1]
+        return read_pictures(path, find_files(path), preprocessing)[1]
     with path.open("rb") as file:
-        try:  # NumPy raises any kind of error on bytes that lie
+        try:  # NumPy raises any kind of error on damaged files
             with np.load(file) as arrays:
                 pixels: Pixels = np.asarray(arrays["images"])
         except Exception as error:
             raise ValueError(f"{path} is no NPZ file with images") from error
-    if pixels.dtype != np.uint8 or pixels.shape[1:] != (SIDE, SIDE) or not len(pixels):
-        raise ValueError(f"{path}: images must be uint8 [N, {SIDE}, {SIDE}]")
+    shape = preprocessing.input_shape
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != shape or not len(pixels):
+        sizes = ", ".join(map(str, shape))
+        raise ValueError(f"{path}: images must be uint8 [N, {sizes}]")
     return pixels
 
 
-def read_all_unknown(paths: Sequence[Path]) -> dict[str, Pixels]:
-    """Read several sets, by the names of their files. Raises `ValueError`."""
+def read_outlier_sets(
+    paths: Sequence[Path], preprocessing: Preprocessing
+) -> dict[str, Pixels]:
+    """Read sets of outliers, named after their files. Raises `ValueError`."""
     sets: dict[str, Pixels] = {}
     for path in paths:
         name = path.resolve().name.removesuffix(".npz")
         if name in sets:
             raise ValueError(f"two sets are named {name}")
-        sets[name] = read_unknown(path)
+        sets[name] = read_outliers(path, preprocessing)
     return sets
 
 
-def read_pictures(folder: Path, files: Sequence[Path]) -> tuple[list[int], Pixels]:
-    """Read pictures as the service does: uint8 [N, 28, 28], and which files are any.
+def read_pictures(
+    folder: Path, files: Sequence[Path], preprocessing: Preprocessing
+) -> tuple[list[int], Pixels]:
+    """Preprocess pictures as the service does: uint8 [N, *input_shape].
 
-    Raises `ValueError`, which names the folder that they are of, if none is.
+    The first value is the indices of the N files that are pictures. Raises
+    `ValueError`, with the name of their folder, if none is.
     """
-    read, pixels = [], []
+    indices, pixels = [], []
     for index, file in enumerate(tqdm(files, unit="picture", leave=False)):
         try:
-            pixels.append(to_pixels(file.read_bytes()))
+            pixels.append(preprocessing.to_pixels(file.read_bytes()))
         except ImageError as error:
             tqdm.write(f"{file}: {error}")
             continue
-        read.append(index)
-    if not read:
+        indices.append(index)
+    if not indices:
         raise ValueError(f"no pictures in {folder}")
-    return read, np.stack(pixels)
+    return indices, np.stack(pixels)

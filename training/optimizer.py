@@ -1,64 +1,115 @@
-"""How training moves weights: Muon for convolutions, AdamW for all else.
+"""Muon for convolutions, AdamW for all other weights, and the learning rate.
 
-    optimizer = Muon([{"params": kernels, "momentum": 0.95}, {"params": rest}])
+    optimizer = build_optimizer(network, fine_tuning=False)
+    schedule = build_schedule(optimizer, steps=20_000, fine_tuning=False)
 
-After four epochs of Fashion-MNIST, 93.0 % of the garments set aside are right, where it
-is 91.7 % if AdamW moves all weights.
+After four epochs of Fashion-MNIST, 93.0 % of the validation pictures are right; 91.7 %
+if AdamW moves all weights.
 """
 
 import math
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
 
-# of Newton and Schulz's iteration: it brings singular values near 1 soonest
-FIRST, THIRD, FIFTH = 3.4445, -4.7750, 2.0315
+from model.network import CNN, Convolution
+
+LEARNING_RATE = 4e-3  # peak
+FINE_TUNING_RATE = 1e-3  # peak
+WARMUP_SHARE = 0.2  # of the steps
+WEIGHT_DECAY = 0.05
+MOMENTUM = 0.95  # of Muon
+STEP_RMS = 0.2  # root mean square of Muon's step, over the learning rate, as of AdamW
+# Newton-Schulz iteration, with the coefficients of Muon's authors
+COEFFICIENTS = 3.4445, -4.7750, 2.0315
 ITERATIONS = 5
-LENGTH = 0.2  # root mean square of a step, over the learning rate, as of AdamW
-SMALLEST = 1e-7  # gradient that is told from none
+MIN_NORM = 1e-7
 
 
 class Muon(torch.optim.AdamW):
-    """AdamW that moves the weights of groups with a `momentum` in its own way.
+    """AdamW, with Muon for the parameter groups that have a `momentum`.
 
-    Their step is the momentum of the gradient, made nearly orthogonal: all directions
-    count alike, the rare ones too (Jordan et al., Muon, 2024). It is as long as that
-    of AdamW, so one learning rate serves both (Liu et al., arXiv 2502.16982).
+    Muon's step is the momentum of the gradient, made nearly orthogonal (Jordan et al.,
+    Muon, 2024). Its length is that of AdamW, so that one learning rate serves both (Liu
+    et al., arXiv 2502.16982).
     """
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move all weights by their gradients."""
+        """Update all weights by their gradients."""
         for group in self.param_groups:
             if "momentum" in group:
                 for weight in group["params"]:
-                    self._move(weight, group)
+                    self._update(weight, group)
         super().step(closure)
 
-    def _move(self, weight: Tensor, group: dict[str, float]) -> None:
-        """Move a kernel [D, C, h, w]; AdamW will find no gradient and pass it by."""
+    def _update(self, weight: Tensor, group: dict[str, float]) -> None:
+        """Update a kernel [D, C, h, w]; AdamW skips it, as it finds no gradient."""
         if weight.grad is None:
             return
         gradient, weight.grad = weight.grad, None
         state = self.state[weight]
-        if not state:  # AdamW will look for a step when it is loaded
+        if not state:  # "step" is what AdamW requires of a loaded state
             state |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(weight)}
         share, momentum = group["momentum"], state["exp_avg"]
         momentum.lerp_(gradient, 1 - share)
-        ahead = gradient.lerp(momentum, share)  # Nesterov's
-        step = orthogonal(ahead.flatten(1))
-        length = LENGTH * math.sqrt(max(step.shape))
+        nesterov = gradient.lerp(momentum, share)
+        step = orthogonalise(nesterov.flatten(1))
+        length = STEP_RMS * math.sqrt(max(step.shape))
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.add_(step.reshape_as(weight), alpha=-group["lr"] * length)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """Bring all singular values of a matrix [m, n] near 1, from 0.7 to 1.2."""
+def orthogonalise(matrix: Tensor) -> Tensor:
+    """Return a matrix [m, n] with its singular values moved to 0.7 to 1.2."""
     if matrix.shape[0] > matrix.shape[1]:
-        return orthogonal(matrix.T).T
-    matrix = matrix / (matrix.norm() + SMALLEST)
+        return orthogonalise(matrix.T).T
+    first, third, fifth = COEFFICIENTS
+    matrix = matrix / (matrix.norm() + MIN_NORM)
     for _ in range(ITERATIONS):
         square = matrix @ matrix.T
-        inner = torch.addmm(square, square, square, beta=THIRD, alpha=FIFTH)
-        matrix = torch.addmm(matrix, inner, matrix, beta=FIRST)
+        inner = torch.addmm(square, square, square, beta=third, alpha=fifth)
+        matrix = torch.addmm(matrix, inner, matrix, beta=first)
     return matrix
+
+
+def build_optimizer(network: CNN, *, fine_tuning: bool) -> Muon:
+    """Return Muon for the kernels between layers and AdamW for all other weights.
+
+    Fine-tuning uses AdamW alone, since Muon brought it no gain.
+    """
+    kernels, matrices, vectors = group_parameters(network)
+    momentum = {} if fine_tuning else {"momentum": MOMENTUM}
+    return Muon(
+        [
+            {"params": kernels, "weight_decay": WEIGHT_DECAY, **momentum},
+            {"params": matrices, "weight_decay": WEIGHT_DECAY},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+    )
+
+
+def group_parameters(network: CNN) -> tuple[list[Tensor], ...]:
+    """Return kernels between layers, other weights, and biases with batch norm."""
+    kernels: list[Tensor] = [
+        module.conv.weight
+        for module in network.modules()
+        if isinstance(module, Convolution) and not module.is_first
+    ]
+    known = set(map(id, kernels))
+    matrices: list[Tensor] = [
+        p for p in network.parameters() if p.ndim > 1 and id(p) not in known
+    ]
+    return kernels, matrices, [p for p in network.parameters() if p.ndim == 1]
+
+
+def build_schedule(optimizer: Muon, steps: int, *, fine_tuning: bool) -> OneCycleLR:
+    """Return one cycle of the learning rate (Smith, arXiv 1708.07120)."""
+    return OneCycleLR(
+        optimizer,
+        FINE_TUNING_RATE if fine_tuning else LEARNING_RATE,
+        total_steps=steps,
+        pct_start=WARMUP_SHARE,
+        cycle_momentum=False,
+    )

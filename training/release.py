@@ -45,7 +45,7 @@ from training.data import (
     VIEWS,
     Data,
     Split,
-    add_options,
+    add_data_options,
     fingerprint,
     get_data,
 )
@@ -130,16 +130,16 @@ def evaluate(network: nn.Module, pixels: Tensor) -> Tensor:
     return torch.cat([network(batch.to(device)).cpu() for batch in batches])
 
 
-def accuracy_aside(network: nn.Module, data: Data) -> dict[str, float]:
+def validation_accuracy(network: nn.Module, data: Data) -> dict[str, float]:
     """Return the accuracy on the pictures that were set aside, before refusal."""
     logits = evaluate(network, data.validation.pixels)[:, :-1]
     right = logits.argmax(1) == data.validation.labels
     accuracy = {"validation": right.float().mean().item()}
-    if data.photos_aside:
-        known = ~data.photos_aside.targets[:, -1]
-        logits = evaluate(network, data.photos_aside.seen)[:, :-1]
-        hits = data.photos_aside.targets.gather(1, logits.argmax(1, keepdim=True))
-        accuracy["photos_aside"] = hits[known].float().mean().item()
+    if data.validation_photos:
+        known = ~data.validation_photos.targets[:, -1]
+        logits = evaluate(network, data.validation_photos.pixels)[:, :-1]
+        hits = data.validation_photos.targets.gather(1, logits.argmax(1, keepdim=True))
+        accuracy["validation_photos"] = hits[known].float().mean().item()
     return accuracy
 
 
@@ -168,9 +168,9 @@ def threshold_of(network: CNN, data: Data) -> float:
     """
     scores = unknown_score(evaluate(network, data.validation.pixels))
     threshold = fit_threshold(scores, REFUSED_SHARE)
-    if data.photos_aside:
-        known = ~data.photos_aside.targets[:, -1]
-        scores = unknown_score(evaluate(network, data.photos_aside.seen[known]))
+    if data.validation_photos:
+        known = ~data.validation_photos.targets[:, -1]
+        scores = unknown_score(evaluate(network, data.validation_photos.pixels[known]))
         if len(scores) >= MIN_PHOTOS:
             threshold = max(threshold, fit_threshold(scores, PHOTOS_REFUSED_SHARE))
     return threshold
@@ -183,11 +183,11 @@ def measure(model: Calibrated, threshold: float, data: Data) -> Facts:
     rows = recall_precision(data.test.labels.numpy(), classes.numpy(), count)
     right = (classes == data.test.labels).double().mean()
     refused = unknown_score(logits) > threshold
-    aside = accuracy_aside(model.network, data)
+    validation = validation_accuracy(model.network, data)
     return {
         "test_accuracy": round(right.item(), 4),
         "test_refused": round(refused.double().mean().item(), 4),
-        **{f"{name}_accuracy": round(share, 4) for name, share in aside.items()},
+        **{f"{name}_accuracy": round(share, 4) for name, share in validation.items()},
         "per_class": {
             name: {"recall": round(recall, 4), "precision": round(precision, 4)}
             for name, recall, precision in zip(data.classes, *rows, strict=True)
@@ -290,11 +290,13 @@ def describe_data(data: Data) -> Facts:
         "fingerprint": data.fingerprint,
         **{part: len(getattr(data, part).labels) for part in Data._fields[:3]},
         "photos": len(data.photos.targets) if data.photos else 0,
-        "photos_aside": len(data.photos_aside.targets) if data.photos_aside else 0,
+        "photos_aside": len(data.validation_photos.targets)
+        if data.validation_photos
+        else 0,
         "outliers": {
             name: fingerprint([pixels]) for name, pixels in data.outliers.items()
         },
-        "before": data.before,
+        "before": data.parent,
     }
 
 
@@ -333,7 +335,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", type=Path, help="a model.bin, which stays")
-    add_options(parser)
+    add_data_options(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("model.bin"), help="(model.bin)"
     )

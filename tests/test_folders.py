@@ -9,12 +9,12 @@ import pytest
 from conftest import ROOT, Samples
 from PIL import Image
 from test_artifact import pack
-from torchvision.datasets import FashionMNIST
 
-from training import folders as photos
+from training import folders
 from training.data import RECIPE
 
-CLASSES = FashionMNIST.classes
+CLASSES = RECIPE.dataset.classes
+PREPROCESSING = RECIPE.preprocessing
 
 
 @pytest.mark.parametrize(
@@ -25,8 +25,6 @@ CLASSES = FashionMNIST.classes
         ("T-SHIRT", ["T-shirt/top"]),
         ("t_shirt_top", ["T-shirt/top"]),
         ("pants", ["Trouser"]),
-        ("jean", ["Trouser"]),
-        ("shoe", ["Sandal", "Sneaker", "Ankle boot"]),
         ("trousers", ["Trouser"]),
         ("dresses", ["Dress"]),
         ("shoes", ["Sandal", "Sneaker", "Ankle boot"]),
@@ -35,36 +33,57 @@ CLASSES = FashionMNIST.classes
     ],
 )
 def test_folders_name_classes(folder: str, expected: list[str]) -> None:
-    assert photos.classes_of(folder, CLASSES, RECIPE.aliases) == expected
+    assert folders.classes_of(folder, CLASSES, RECIPE.aliases) == expected
 
 
-def test_every_named_class_is_one() -> None:
-    assert {name for names in RECIPE.aliases.values() for name in names} <= set(CLASSES)
+def test_folders_may_be_links(tmp_path: Path) -> None:
+    photos, linked = tmp_path / "photos", tmp_path / "linked"
+    (photos / "more").mkdir(parents=True)
+    (photos / "1.jpg").touch()
+    (photos / "more" / "2.jpg").touch()
+    linked.mkdir()
+    (linked / "dress").symlink_to(photos)
+    (photos / "round").symlink_to(linked)
+    (photos / "twin").symlink_to(photos / "more")
+    files, names = folders.find_photos(linked, CLASSES, RECIPE.aliases)
+    assert [file.name for file in files] == ["1.jpg", "2.jpg"]
+    assert set(names) == {"dress"}
 
 
-def test_looks_vary_and_repeat(tmp_path: Path, samples: Samples) -> None:
-    Image.fromarray(255 - samples.pixels[0]).resize((300, 400)).save(tmp_path / "1.png")
+def test_views_vary_and_repeat(tmp_path: Path, samples: Samples) -> None:
+    file = tmp_path / "1.png"
+    Image.fromarray(255 - samples.pixels[0]).resize((300, 400)).save(file)
     first, again, other = (
-        photos.look(tmp_path / "1.png", seed, 5) for seed in (1, 1, 2)
+        folders.load_views(file, seed, 5, PREPROCESSING) for seed in (1, 1, 2)
     )
-    assert first is not None
-    assert again is not None
-    assert other is not None
+    assert first
+    assert again
+    assert other
     assert len(np.unique(first.views.reshape(5, -1), axis=0)) == 5
     assert (first.views == again.views).all()
-    assert (first.scraps != other.scraps).any()
+    assert (first.crops != other.crops).any()
 
 
-def test_a_file_that_is_no_picture_is_none(tmp_path: Path) -> None:
+def test_a_finished_input_stays_as_it_is(tmp_path: Path, samples: Samples) -> None:
+    """As in the service."""
+    Image.fromarray(samples.pixels[0]).save(tmp_path / "small.png")
+    found = folders.load_views(tmp_path / "small.png", 1, 3, PREPROCESSING)
+    assert found
+    assert (found.pixels == samples.pixels[0]).all()
+    assert (found.views[0] == samples.pixels[0]).all()
+
+
+def test_a_file_that_is_no_picture_has_no_views(tmp_path: Path) -> None:
     (tmp_path / "notes.jpg").write_text("no picture")
-    assert photos.look(tmp_path / "notes.jpg", 1, 5) is None
+    assert folders.load_views(tmp_path / "notes.jpg", 1, 5, PREPROCESSING) is None
 
 
-def test_unknown_pictures_come_from_a_folder_or_an_npz(
+def test_outliers_come_from_a_folder_or_an_npz(
     tmp_path: Path, samples: Samples
 ) -> None:
     np.savez(tmp_path / "digits.npz", images=samples.pixels)
-    sets = photos.read_all_unknown([tmp_path / "digits.npz", ROOT / "static/pictures"])
+    paths = [tmp_path / "digits.npz", ROOT / "static/pictures"]
+    sets = folders.read_outlier_sets(paths, PREPROCESSING)
     assert (sets["digits"] == samples.pixels).all()
     assert len(sets["pictures"]) >= 10
 
@@ -83,15 +102,15 @@ def test_an_npz_of_something_else_is_refused(
 ) -> None:
     np.savez(tmp_path / "odd.npz", **arrays)
     with pytest.raises(ValueError, match=r"odd\.npz.*images"):
-        photos.read_unknown(tmp_path / "odd.npz")
+        folders.read_outliers(tmp_path / "odd.npz", PREPROCESSING)
 
 
-def packed(middle: bytes) -> bytes:
-    """Make an NPZ file whose compressed data is not what it was."""
+def damaged_archive() -> bytes:
+    """Make an NPZ file whose compressed data is damaged."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, images=np.zeros((3, 28, 28), np.uint8))
     content = bytearray(buffer.getvalue())
-    content[60 : 60 + len(middle)] = middle
+    content[60:80] = b"\xff" * 20
     return bytes(content)
 
 
@@ -112,12 +131,12 @@ def endless_array() -> bytes:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"no archive", b"PK\3\4 cut short", packed(b"\xff" * 20), lone_array()],
+    [b"", b"no archive", b"PK\3\4 cut short", damaged_archive(), lone_array()],
 )
 def test_a_damaged_npz_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "odd.npz").write_bytes(content)
     with pytest.raises(ValueError, match=r"odd\.npz"):
-        photos.read_unknown(tmp_path / "odd.npz")
+        folders.read_outliers(tmp_path / "odd.npz", PREPROCESSING)
 
 
 @pytest.mark.parametrize(
@@ -133,12 +152,12 @@ def test_an_archive_of_no_array_is_refused(
 ) -> None:
     pack(tmp_path / "odd.npz", {name: content})
     with pytest.raises(ValueError, match=r"odd\.npz"):
-        photos.read_unknown(tmp_path / "odd.npz")
+        folders.read_outliers(tmp_path / "odd.npz", PREPROCESSING)
 
 
-def test_an_empty_folder_and_twins_are_refused(tmp_path: Path) -> None:
+def test_an_empty_folder_and_equal_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no pictures"):
-        photos.read_unknown(tmp_path)
+        folders.read_outliers(tmp_path, PREPROCESSING)
     pictures = ROOT / "static/pictures"
     with pytest.raises(ValueError, match="two sets"):
-        photos.read_all_unknown([pictures, pictures])
+        folders.read_outlier_sets([pictures, pictures], PREPROCESSING)
