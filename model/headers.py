@@ -22,7 +22,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 MAX_PIXELS = 25_000_000  # of a picture
-MAX_WEBP_PIXELS = 16_000_000  # of one whose reader holds four copies
+MAX_WEBP_PIXELS = 14_000_000  # since its decoder holds four copies
 MAX_READS = 100_000  # of a file, and of the chunks in it
 MAX_EXIF = 1 << 20  # bytes; a camera writes at most 64 kB
 

@@ -1,11 +1,10 @@
-"""Picture bytes to 28x28 grey pixels, the way Fashion-MNIST was made.
+"""Decode pictures in any format to upright 8-bit "L" or "RGB", within limits.
 
-    >>> to_pixels(Path("static/pictures/ankle-boot.png").read_bytes()).shape
+    >>> decode(Path("static/pictures/ankle-boot.png").read_bytes()).size
     (28, 28)
 
-The one preprocessing: the service, evaluation and training photos all come through
-here. The steps follow the data set's paper (Xiao, Rasul, Vollgraf, arXiv 1708.07747,
-section 2), made for grounds of any colour and for photos.
+The bytes come from anybody: what is wrong with them is an `ImageError`, and neither the
+header (see `model.headers`) nor the pixels may cost more than the limits allow.
 """
 
 import io
@@ -40,26 +39,26 @@ from model.headers import (
 Pixels = NDArray[np.uint8]
 
 SIDE = 28  # pixels, of the square every picture becomes
-FULL_PIXELS = 4_000_000  # of a picture that is kept at its size
-REDUCED_PIXELS = 1_000_000  # that are left of a larger one, at least
-BAND_PIXELS = 250_000  # of a larger one, converted at once
-TOO_COSTLY = "the picture takes too long to unpack: save it anew"
+FULL_PIXELS = 4_000_000  # a picture of more is reduced while it is converted
+REDUCED_PIXELS = 1_000_000  # of a reduced picture, at least
+BAND_PIXELS = 250_000  # that are converted at once
+TOO_COSTLY = "the picture takes too long to decode: save it again as JPEG or PNG"
 WHITE = 255
-WHITES = 255, 1023, 4095, 16383, 65535  # of deep grey pictures
-SLACK = 1.01  # by which a level may be above white
+WHITE_LEVELS = 255, 1023, 4095, 16383, 65535  # of grey pictures of 8 to 16 bits
+WHITE_TOLERANCE = 1.01  # x white, which the highest level may have
 
 WORK_SIDE = 84  # pixels, longest side while a garment is isolated: photos cost little
 DRAFT_SIDE = 100  # pixels: the least size at which a larger JPEG is decoded
-BRIGHT = 200  # level from which a cut-out would be lost on white
-CUT_OUT = 230  # opacity, of 255 on average, below which a picture is one
-TINT = 2  # levels: coded grey comes out as little off as that
+BRIGHT = 200  # mean level above which a cut-out is not visible on white
+CUT_OUT = 230  # mean opacity below which a picture is a cut-out
+GREY_TOLERANCE = 2  # levels between the channels of grey after lossy compression
 
 PNG = b"\x89PNG\r\n\x1a\n"
-# a PNG of a grey level a byte, all in one chunk (PNG specification, 5.3 and 11.2)
+# an 8-bit grey PNG with its pixels in one chunk (PNG specification, 5.3 and 11.2)
 PLAIN_PNG = struct.Struct(">8sI4s8s5sI I4s")
-HEAD_OF_PNG = PNG, 13, b"IHDR"
+PNG_HEADER = PNG, 13, b"IHDR"
 GREY = bytes([8, 0, 0, 0, 0])  # bits, colour, compression, filter, interlace
-END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 SIGNATURES: dict[bytes, type[ImageFile]] = {
     PNG: PngImageFile,
     b"\xff\xd8\xff": JpegImageFile,  # of an MPO the first picture
@@ -71,13 +70,10 @@ SIGNATURES: dict[bytes, type[ImageFile]] = {
     b"II+\0": TiffImageFile,  # BigTIFF
     b"MM\0+": TiffImageFile,
 }
-LEFT_OUT = b"\0\r\n"  # of a picture by `curl -d @FILE`
-STRIPPED = "bytes are missing: curl -d leaves some out, --data-binary none"
+DROPPED_BY_CURL = b"\0\r\n"  # by `curl -d @FILE`
+STRIPPED = "bytes are missing: curl -d drops some, --data-binary none"
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
-
-
-# How to turn a picture upright, by its EXIF orientation.
-UPRIGHT = {
+TO_UPRIGHT = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -86,21 +82,21 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-Image.MAX_IMAGE_PIXELS = None  # `decode` has a stricter limit, and refuses, not warns
-warnings.filterwarnings("ignore", module="PIL")  # about bytes that strangers send
+Image.MAX_IMAGE_PIXELS = None  # `decode` refuses large pictures itself
+warnings.filterwarnings("ignore", module="PIL")  # about bytes that clients send
 
 
 class BoundedFile(io.BytesIO):
-    """Bytes as a file that may be read only so often.
+    """Bytes as a file with a limited number of reads.
 
-    Pillow goes through the pieces of a header one by one, in Python: a few megabytes
-    of empty ones would take seconds.
+    Pillow reads a header piece by piece, in Python: a few megabytes of empty pieces
+    would take seconds.
     """
 
     reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read on. Raises `TooLargeError`."""
+        """Return the next bytes. Raises `TooLargeError` after `MAX_READS` calls."""
         self.reads += 1
         if self.reads > MAX_READS:
             raise TooLargeError(TOO_COSTLY)
@@ -114,7 +110,7 @@ class ImageError(ValueError):
 
 
 class UnsupportedImageError(ImageError):
-    """The bytes are not a picture of a format we read."""
+    """The bytes are not a picture in one of the supported formats."""
 
     code = "unsupported_image"
 
@@ -132,7 +128,7 @@ class TooLargeError(ImageError):
 
 
 def reader_of(data: bytes) -> type[ImageFile] | None:
-    """Choose Pillow's reader by the first bytes of `data`; None if there is none."""
+    """Return Pillow's reader for the signature of `data`, or None."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return WebPImageFile
     for signature, reader in SIGNATURES.items():
@@ -170,19 +166,19 @@ def decode(data: bytes, draft_side: int = DRAFT_SIDE) -> Image.Image:
     plain = decode_plain_png(data)
     if plain is not None:
         return plain
-    if _is_stripped(data):
+    if _is_stripped_by_curl(data):
         raise BrokenImageError(STRIPPED)
     reader = reader_of(data)
     if reader is None:
         raise UnsupportedImageError(_why_unsupported(data))
     if lists_too_much(data, reader):
         raise TooLargeError(TOO_COSTLY)
-    try:  # Pillow's readers raise any kind of error on bytes that lie
+    try:  # Pillow's readers raise any kind of error on inconsistent bytes
         image = reader(BoundedFile(data))
-        _refuse_if_large(image)
+        _check_size(image)
         if costs_too_much(image, data):
             raise TooLargeError(TOO_COSTLY)
-        _refuse_if_partial(image)
+        _check_strips(image)
         _skip_directories(image)
         image.draft("RGB", (draft_side, draft_side))  # JPEG: decode at a fraction
         image.load()
@@ -194,18 +190,18 @@ def decode(data: bytes, draft_side: int = DRAFT_SIDE) -> Image.Image:
 
 
 def decode_plain_png(data: bytes) -> Image.Image | None:
-    """Decode a whole, plain, grey PNG in half of the time that Pillow's reader takes.
+    """Decode an 8-bit grey PNG of one chunk, as Fashion-MNIST is usually saved.
 
-    Fashion-MNIST saved as files is such. None for any other, sound or broken.
+    It takes half as long as Pillow's reader. None for any other or broken picture.
     """
-    if not data.endswith(END_OF_PNG) or len(data) < PLAIN_PNG.size:
+    if not data.endswith(PNG_END) or len(data) < PLAIN_PNG.size:
         return None
     *head, size, form, checksum, length, name = PLAIN_PNG.unpack_from(data)
-    packed = memoryview(data)[PLAIN_PNG.size : -len(END_OF_PNG) - 4]
-    if (*head, form, name) != (*HEAD_OF_PNG, GREY, b"IDAT") or len(packed) != length:
+    packed = memoryview(data)[PLAIN_PNG.size : -len(PNG_END) - 4]
+    if (*head, form, name) != (*PNG_HEADER, GREY, b"IDAT") or len(packed) != length:
         return None
     width, height = struct.unpack(">II", size)
-    sums = checksum, int.from_bytes(data[-len(END_OF_PNG) - 4 : -len(END_OF_PNG)])
+    sums = checksum, int.from_bytes(data[-len(PNG_END) - 4 : -len(PNG_END)])
     if sums != (zlib.crc32(data[12:29]), zlib.crc32(packed, zlib.crc32(name))):
         return None
     if not 0 < width * height <= MAX_PIXELS:
@@ -216,8 +212,8 @@ def decode_plain_png(data: bytes) -> Image.Image | None:
         return None
 
 
-def _refuse_if_large(image: ImageFile) -> None:
-    """Raise `TooLargeError` by what the header says, before anything is decoded."""
+def _check_size(image: ImageFile) -> None:
+    """Raise `TooLargeError` if the header announces too many pixels."""
     width, height = image.size
     most = MAX_WEBP_PIXELS if image.format == "WEBP" else MAX_PIXELS
     if width * height > most:
@@ -227,8 +223,8 @@ def _refuse_if_large(image: ImageFile) -> None:
         )
 
 
-def _refuse_if_partial(image: ImageFile) -> None:
-    """Raise `ValueError` for a TIFF that lacks strips: they would be black."""
+def _check_strips(image: ImageFile) -> None:
+    """Raise `ValueError` if strips of a TIFF are missing: they would be black."""
     if image.format != "TIFF":
         return
     boxes = {tile.extents for tile in image.tile if tile.extents}
@@ -238,22 +234,24 @@ def _refuse_if_partial(image: ImageFile) -> None:
 
 
 def _skip_directories(image: ImageFile) -> None:
-    """Let Pillow not read what a TIFF says of camera and place: lists of any length."""
+    """Keep Pillow from reading a TIFF's EXIF and GPS directories of any length."""
     if image.format == "TIFF":
         exif = image.getexif()
         for directory in TAGS_V2_GROUPS:
             exif.pop(directory, None)
 
 
-def _is_stripped(data: bytes) -> bool:
-    """Tell whether a picture lacks all bytes that `curl -d @FILE` leaves out.
+def _is_stripped_by_curl(data: bytes) -> bool:
+    """Return whether a picture lacks all bytes that `curl -d @FILE` drops.
 
-    A whole one has a zero byte, in each of the formats.
+    A complete picture has a zero byte, in each of the formats.
     """
-    if any(byte in data for byte in LEFT_OUT) or data.isascii():
+    if any(byte in data for byte in DROPPED_BY_CURL) or data.isascii():
         return False
     signatures = *SIGNATURES, b"RIFF"
-    return data.startswith(tuple(s.translate(None, LEFT_OUT) for s in signatures))
+    return data.startswith(
+        tuple(s.translate(None, DROPPED_BY_CURL) for s in signatures)
+    )
 
 
 def _why_unsupported(data: bytes) -> str:
@@ -276,15 +274,15 @@ def orientation_of(image: Image.Image) -> object:
 
 def turn_upright(image: Image.Image, orientation: object) -> Image.Image:
     """Undo an EXIF orientation."""
-    if orientation not in UPRIGHT:
+    if orientation not in TO_UPRIGHT:
         return image
-    return image.transpose(UPRIGHT[orientation])
+    return image.transpose(TO_UPRIGHT[orientation])
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Convert any mode to opaque 8-bit "L" or "RGB"; a ground shows through.
+    """Convert any mode to opaque 8-bit "L" or "RGB", on a background.
 
-    A picture of more than `FULL_PIXELS` is reduced, band by band, to save memory.
+    A picture of more than `FULL_PIXELS` is also reduced, band by band, to save memory.
     """
     convert = choose_conversion(image)
     pixels = image.width * image.height
@@ -303,9 +301,9 @@ def flatten(image: Image.Image) -> Image.Image:
 
 
 def bands(image: Image.Image, step: int) -> Iterator[tuple[int, int, Image.Image]]:
-    """Cut a picture across its longer side: left, top and the band that begins there.
+    """Yield bands across the longer side of a picture: left, top and the band.
 
-    Bands begin at multiples of `step`.
+    They begin at multiples of `step`.
     """
     (width, height), breadth = image.size, min(image.size)
     length = step * max(1, BAND_PIXELS // (breadth * step))
@@ -318,44 +316,44 @@ def bands(image: Image.Image, step: int) -> Iterator[tuple[int, int, Image.Image
 
 
 def choose_conversion(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """Choose how a picture, or a band of it, becomes opaque 8-bit "L" or "RGB"."""
+    """Return what converts a picture, or a band of it, to opaque 8-bit "L" or "RGB"."""
     if image.mode.startswith("I") or image.mode == "F":
         return partial(to_8_bit, top=highest_level(image))
     if image.mode == "La" or image.has_transparency_data:
-        return partial(lay_on_ground, ground=ground_of(image))
+        return partial(composite, background=background_for(image))
     if image.mode == "LAB":
         return lambda band: band.getchannel("L")
     mode = "L" if image.mode in ("1", "L") else "RGB"
     return lambda band: band if band.mode == mode else band.convert(mode)
 
 
-def lay_on_ground(image: Image.Image, ground: str) -> Image.Image:
-    """Convert a picture with transparency to the "RGB" that shows on a ground."""
+def composite(image: Image.Image, background: str) -> Image.Image:
+    """Composite a picture with transparency over a colour, to "RGB"."""
     image = to_rgba(image)
-    colour = Image.new("RGBA", image.size, ground)
-    return Image.alpha_composite(colour, image).convert("RGB")
+    below = Image.new("RGBA", image.size, background)
+    return Image.alpha_composite(below, image).convert("RGB")
 
 
 def to_rgba(image: Image.Image) -> Image.Image:
-    """Convert to "RGBA"; premultiplied grey goes by way of plain grey."""
+    """Convert to "RGBA", premultiplied grey via "LA"."""
     return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
 
 
-def ground_of(image: Image.Image) -> str:
-    """Choose what shows through a picture: a colour that it stands out from.
+def background_for(image: Image.Image) -> str:
+    """Choose a background that a picture with transparency is visible on.
 
-    That is white, but black for a bright cut-out, and for what is as small as
-    Fashion-MNIST, whose ground is black.
+    It is white, but black for a bright cut-out, and for a picture of the size of
+    Fashion-MNIST, whose background is black.
     """
-    some = to_rgba(image.resize((WORK_SIDE, WORK_SIDE), Image.Resampling.NEAREST))
-    mean = some.resize((1, 1), Image.Resampling.BOX)  # each pixel by its opacity
+    sample = to_rgba(image.resize((WORK_SIDE, WORK_SIDE), Image.Resampling.NEAREST))
+    mean = sample.resize((1, 1), Image.Resampling.BOX)  # weighted by opacity
     red, green, blue, opacity = mean.getpixel((0, 0))  # type: ignore[misc]
     is_bright = red + green + blue > 3 * BRIGHT and opacity < CUT_OUT
     return "black" if is_bright or image.size == (SIDE, SIDE) else "white"
 
 
 def highest_level(image: Image.Image) -> float:
-    """Return the highest finite level of a deep grey picture; at least 0."""
+    """Return the highest finite level of a picture of over 8 bits, at least 0."""
     tops = []
     for _left, _top, band in bands(image, 1):
         levels = np.asarray(band)
@@ -364,20 +362,20 @@ def highest_level(image: Image.Image) -> float:
 
 
 def to_8_bit(image: Image.Image, top: float) -> Image.Image:
-    """Scale deep grey levels to 0..255 by the smallest common range that holds `top`.
+    """Scale grey levels from the smallest common range that contains `top`: "L".
 
-    Files do not say what white is: 1.0, 255, 65535 and what lies between are in use.
+    Files do not state the level of white: 1.0, 255, 65535 and others are in use.
     """
-    whites = [1, *WHITES] if image.mode == "F" else WHITES
-    white = next((white for white in whites if top <= SLACK * white), top)
+    whites = [1, *WHITE_LEVELS] if image.mode == "F" else WHITE_LEVELS
+    white = next((white for white in whites if top <= WHITE_TOLERANCE * white), top)
     levels = np.nan_to_num(np.asarray(image, np.float32), nan=0, posinf=top, neginf=0)
     scaled = (levels * np.float32(WHITE / white)).round().clip(0, WHITE)
     return Image.fromarray(scaled.astype(np.uint8))
 
 
 def is_grey(image: Image.Image) -> bool:
-    """Tell whether the channels of an "L" or "RGB" picture are equal, or as good as."""
+    """Return whether an "L" or "RGB" picture is grey, within `GREY_TOLERANCE`."""
     if image.mode == "L":
         return True
     channels = np.asarray(image)
-    return bool(np.ptp(channels, axis=2).max() <= TINT)
+    return bool(np.ptp(channels, axis=2).max() <= GREY_TOLERANCE)
