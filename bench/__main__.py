@@ -42,7 +42,7 @@ from bench.service import (
 )
 from model import artifact
 from model.classifier import OUTPUTS, Classifier, session_options
-from model.images import Pixels, to_pixels
+from model.images import Pixels
 from model.network import CNN, Calibrated, export_onnx
 from training.data import get_data
 
@@ -118,7 +118,7 @@ def photo() -> bool:
         times = []
         for _ in range(3 * ROUNDS):
             started = time.perf_counter()
-            classifier.classify(to_pixels(sent)[None])
+            classifier.classify(classifier.to_pixels(sent)[None])
             times.append((time.perf_counter() - started) * 1000)
         name = f"{width} x {height} {'progressive' if progressive else 'baseline'}"
         median(f"{name}, {len(sent) / 1e6:.1f} MB", times, "ms", 1)
@@ -151,13 +151,14 @@ def memory() -> bool:
 
 def batch() -> bool:
     """Time full batches through one worker and through the network, alternately."""
-    graph = artifact.load(str(ROOT / "model.bin")).onnx
-    network = onnxruntime.InferenceSession(graph, session_options())
+    model = artifact.load(str(ROOT / "model.bin"))
+    classifier = Classifier(model)
+    network = onnxruntime.InferenceSession(model.onnx, session_options())
     times: dict[str, list[float]] = {"network": [], "service": []}
     with running(WEB_CONCURRENCY="1"), requests.Session() as session:
         time.sleep(SETTLE_SECONDS)
         sent = known(session, pictures())[:BATCH]
-        pixels = np.stack([to_pixels(picture) for picture in sent])
+        pixels = np.stack([classifier.to_pixels(picture) for picture in sent])
         files = [("image", (f"{i}.png", picture)) for i, picture in enumerate(sent)]
         request = requests.Request("POST", f"{URL}/predict", files=files).prepare()
         for _ in range(5 * ROUNDS):

@@ -19,7 +19,7 @@ from bench.service import ROOT, noisy_jpeg, pictures
 from model import artifact
 from model.artifact import MODEL
 from model.classifier import Classifier
-from model.images import Pixels, to_pixels
+from model.images import Pixels
 
 PNGS, PHOTOS = 1000, 100  # distinct ones; photos are large and all held in memory
 PHOTO_SIZE = (900, 1200)
@@ -89,7 +89,7 @@ def make_workloads() -> dict[str, Workload]:
 def known(classifier: Classifier, candidates: Iterable[bytes]) -> Iterator[Picture]:
     """Return the pictures that get a class, with a clear probability."""
     for data in candidates:
-        pixels = to_pixels(data)
+        pixels = classifier.to_pixels(data)
         [found] = classifier.classify(pixels[None])
         if not found.is_unknown and found.probability > MIN_PROBABILITY:
             yield Picture(data, pixels, found.class_id)

@@ -38,7 +38,6 @@ from model.headers import (
 
 Pixels = NDArray[np.uint8]
 
-SIDE = 28  # pixels, of the square every picture becomes
 FULL_PIXELS = 4_000_000  # a picture of more is reduced while it is converted
 REDUCED_PIXELS = 1_000_000  # of a reduced picture, at least
 BAND_PIXELS = 250_000  # that are converted at once
@@ -137,31 +136,13 @@ def reader_of(data: bytes) -> type[ImageFile] | None:
     return None
 
 
-def to_pixels(data: bytes) -> Pixels:
-    """Turn an encoded picture into uint8 [28, 28]. Raises `ImageError`."""
-    from model.preprocessing import Garment  # noqa: PLC0415
-
-    return Garment(size=SIDE).to_pixels(data)
-
-
-def see(image: Image.Image) -> Pixels:
-    """Turn an "L" or "RGB" picture into what `to_pixels` makes of it."""
-    from model.preprocessing import Garment  # noqa: PLC0415
-
-    return Garment(size=SIDE).preprocess(image)
-
-
-def preprocess(image: Image.Image) -> Pixels:
-    """Isolate a garment at the numbers of Fashion-MNIST: uint8 [28, 28]."""
-    from model.preprocessing import isolate_garment  # noqa: PLC0415
-
-    return isolate_garment(image, SIDE, WORK_SIDE)
-
-
-def decode(data: bytes, draft_side: int = DRAFT_SIDE) -> Image.Image:
+def decode(
+    data: bytes, draft_side: int = DRAFT_SIDE, input_side: int | None = None
+) -> Image.Image:
     """Decode the first frame to upright 8-bit "L" or "RGB". Raises `ImageError`.
 
     A large JPEG is decoded at a fraction of its size, both sides `draft_side` or more.
+    A square of `input_side` is a finished input: its background is black.
     """
     plain = decode_plain_png(data)
     if plain is not None:
@@ -182,7 +163,7 @@ def decode(data: bytes, draft_side: int = DRAFT_SIDE) -> Image.Image:
         _skip_directories(image)
         image.draft("RGB", (draft_side, draft_side))  # JPEG: decode at a fraction
         image.load()
-        return turn_upright(flatten(image), orientation_of(image))
+        return turn_upright(flatten(image, input_side), orientation_of(image))
     except ImageError:
         raise
     except Exception as error:
@@ -279,12 +260,12 @@ def turn_upright(image: Image.Image, orientation: object) -> Image.Image:
     return image.transpose(TO_UPRIGHT[orientation])
 
 
-def flatten(image: Image.Image) -> Image.Image:
+def flatten(image: Image.Image, input_side: int | None = None) -> Image.Image:
     """Convert any mode to opaque 8-bit "L" or "RGB", on a background.
 
     A picture of more than `FULL_PIXELS` is also reduced, band by band, to save memory.
     """
-    convert = choose_conversion(image)
+    convert = choose_conversion(image, input_side)
     pixels = image.width * image.height
     if pixels <= FULL_PIXELS:
         return convert(image)
@@ -315,12 +296,14 @@ def bands(image: Image.Image, step: int) -> Iterator[tuple[int, int, Image.Image
         yield box[0], box[1], image.crop(box)
 
 
-def choose_conversion(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+def choose_conversion(
+    image: Image.Image, input_side: int | None
+) -> Callable[[Image.Image], Image.Image]:
     """Return what converts a picture, or a band of it, to opaque 8-bit "L" or "RGB"."""
     if image.mode.startswith("I") or image.mode == "F":
         return partial(to_8_bit, top=highest_level(image))
     if image.mode == "La" or image.has_transparency_data:
-        return partial(composite, background=background_for(image))
+        return partial(composite, background=background_for(image, input_side))
     if image.mode == "LAB":
         return lambda band: band.getchannel("L")
     mode = "L" if image.mode in ("1", "L") else "RGB"
@@ -339,17 +322,16 @@ def to_rgba(image: Image.Image) -> Image.Image:
     return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
 
 
-def background_for(image: Image.Image) -> str:
+def background_for(image: Image.Image, input_side: int | None) -> str:
     """Choose a background that a picture with transparency is visible on.
 
-    It is white, but black for a bright cut-out, and for a picture of the size of
-    Fashion-MNIST, whose background is black.
+    It is white, but black for a bright cut-out, and for a finished input.
     """
     sample = to_rgba(image.resize((WORK_SIDE, WORK_SIDE), Image.Resampling.NEAREST))
     mean = sample.resize((1, 1), Image.Resampling.BOX)  # weighted by opacity
     red, green, blue, opacity = mean.getpixel((0, 0))  # type: ignore[misc]
     is_bright = red + green + blue > 3 * BRIGHT and opacity < CUT_OUT
-    return "black" if is_bright or image.size == (SIDE, SIDE) else "white"
+    return "black" if is_bright or image.size == (input_side, input_side) else "white"
 
 
 def highest_level(image: Image.Image) -> float:

@@ -37,7 +37,11 @@ class Preprocessing(BaseModel, frozen=True, strict=True, extra="forbid"):
 
     def to_pixels(self, data: bytes) -> Pixels:
         """Turn an encoded picture into uint8 `input_shape`. Raises `ImageError`."""
-        return self.preprocess(decode(data, self.draft_side))
+        return self.preprocess(self.decode(data))
+
+    def decode(self, data: bytes) -> Image.Image:
+        """Decode to an upright "L" or "RGB" for `preprocess`. Raises `ImageError`."""
+        return decode(data, self.draft_side, self.size)
 
     def preprocess(self, image: Image.Image) -> Pixels:
         """Turn an upright "L" or "RGB" picture into uint8 `input_shape`."""

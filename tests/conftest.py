@@ -23,8 +23,11 @@ from PIL import Image
 import predict
 from model import artifact
 from model.classifier import Classifier
+from model.preprocessing import Garment
 
 Encode = Callable[..., bytes]
+
+to_pixels = Garment(size=28).to_pixels  # as the committed model's facts
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 20  # for a server to answer its first /ping

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from conftest import ROOT, Encode, Samples
+from conftest import ROOT, Encode, Samples, to_pixels
 from PIL import Image, ImageColor, ImageDraw, ImageOps
 
 from model.images import (
     GREY,
     PNG,
-    SIDE,
     BrokenImageError,
     ImageError,
     Pixels,
@@ -21,7 +20,6 @@ from model.images import (
     UnsupportedImageError,
     decode,
     decode_plain_png,
-    to_pixels,
 )
 
 LOSSLESS: dict[str, dict[str, bool]] = {
@@ -229,10 +227,10 @@ def test_what_a_person_wears_is_told_from_the_person(
     """On the top is bright, on arms and legs dark."""
     pixels = to_pixels(encode(person(colour), "JPEG"))
     rows, columns = np.nonzero(pixels > 127)
-    assert rows.max() - rows.min() == SIDE - 1  # the garment alone is that long
+    assert rows.max() - rows.min() == 27  # the garment alone is that long
     shape = pixels[:, columns.min() : columns.max() + 1] > 127
     assert shape.mean() > 0.9  # a plain rectangle, with nothing beside it
-    assert 0.4 < shape.shape[1] / SIDE < 0.7  # 120 of 220
+    assert 0.4 < shape.shape[1] / 28 < 0.7  # 120 of 220
 
 
 def test_a_studio_is_ground(encode: Encode) -> None:

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Encode, Samples
+from conftest import Encode, Samples, to_pixels
 from flask.testing import FlaskClient
 from PIL import Image
 
 import predict
 from model.classifier import Classifier
-from model.images import to_pixels
 from service import observe
 
 FASHION = ["ankle-boot", "bag", "dress", "sandal", "sneaker", "trouser"]

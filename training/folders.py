@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from tqdm import tqdm
 
-from model.images import ImageError, Pixels, decode
+from model.images import ImageError, Pixels
 from model.preprocessing import Preprocessing
 from synthetic.parallel import parallel_map
 
@@ -104,7 +104,7 @@ def load_views(
     """Return random views and crops of a photo, or None if the file is no picture."""
     data = file.read_bytes()
     try:
-        image = decode(data, preprocessing.draft_side)
+        image = preprocessing.decode(data)
     except ImageError:
         return None
     split_hash = np.array(int(hashlib.sha256(data).hexdigest()[:8], 16))

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from model import artifact
 from model.classifier import Classifier
-from model.images import to_pixels
 
 if __name__ == "__main__":
     folder, begin, seconds = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
@@ -23,7 +22,7 @@ if __name__ == "__main__":
     time.sleep(max(0.0, begin - time.monotonic()))
     done, started = 0, time.perf_counter()
     for picture in itertools.cycle(pictures):
-        found = classifier.classify(to_pixels(picture)[None])[0]
+        found = classifier.classify(classifier.to_pixels(picture)[None])[0]
         json.dumps(found._asdict())
         done += 1
         if time.perf_counter() > started + seconds:
