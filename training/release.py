@@ -5,8 +5,8 @@
     python -m training.release model.bin --photos DIR
 
 exports, measures and describes the weights of a `model.bin` again, for a new format or
-new figures. Weights, calibration, threshold, settings and what is known of the training
-data stay; half a minute, and a few minutes with photos.
+new figures, in some minutes. Weights, calibration, threshold, settings and the facts of
+the training data stay.
 
 All choices are made by pictures that `data` sets aside. The test pictures are used once
 a run, to measure.
