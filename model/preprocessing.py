@@ -1,11 +1,11 @@
-"""Pictures to the input of a model, in the way that the model's own facts name.
+"""Pictures to the input of a model, as the model's own facts describe it.
 
     >>> from_facts(artifact.load("model.bin").facts).to_pixels(data).shape
     (28, 28)
 
 The service, evaluation and training all preprocess here. "garment" follows the paper
-of Fashion-MNIST (Xiao, Rasul, Vollgraf, arXiv 1708.07747, section 2), made for grounds
-of any colour and for photos; "square" is for pictures of anything.
+of Fashion-MNIST (Xiao, Rasul, Vollgraf, arXiv 1708.07747, section 2), extended
+to backgrounds of any colour and to photos; "square" is for pictures of anything.
 """
 
 from collections.abc import Mapping
@@ -102,9 +102,10 @@ def from_facts(facts: Mapping[str, Any]) -> Preprocessing:
 def isolate_garment(image: Image.Image, size: int, work_side: int) -> Pixels:
     """Show a garment the way Fashion-MNIST does: uint8 [size, size].
 
-    The paper trims white thumbnails, resizes, extends, negates and greys them. Here
-    the ground may be of any colours: what is likelier garment than ground is bright,
-    the more so the farther its colour is from the ground's, and the ground is black.
+    The paper trims white thumbnails, resizes, extends, negates and converts them to
+    grey. Here the background may be of any colours and becomes black; a pixel is the
+    brighter, the likelier it is garment and the farther its colour is from the
+    background's.
     The garment is isolated at `work_side` pixels, longest side.
     """
     side = min(work_side, max(image.size))
@@ -121,7 +122,7 @@ def isolate_garment(image: Image.Image, size: int, work_side: int) -> Pixels:
 
 
 def fit(image: Image.Image, side: int, by: Image.Resampling) -> Image.Image:
-    """Resize to so long a longest side."""
+    """Resize a picture so that its longer side has `side` pixels."""
     scale = side / max(image.size)
     width, height = (max(1, round(length * scale)) for length in image.size)
     return image.resize((width, height), by, reducing_gap=2.0)
