@@ -341,7 +341,7 @@ def build_parser() -> argparse.ArgumentParser:
     length.add_argument(
         "--epochs",
         type=int,
-        help=f"({FULL_EPOCHS}); with --start, of each of {SOUP_RUNS} runs"
+        help=f"number ({FULL_EPOCHS}); with --start, of each of {SOUP_RUNS} runs"
         f" ({FINE_TUNING_EPOCHS})",
     )
     quick = f"a first try: --epochs {QUICK_EPOCHS}; not with --start"
