@@ -23,7 +23,7 @@ MAX_PING_P99 = 100  # milliseconds
 RATE = 100  # requests a second, of the others
 MEASURE_SECONDS = 8  # less than the 10 s after which a sender that stopped gets a 408
 OPEN_SECONDS = 3  # for the connections to be opened in
-OPEN_AT_ONCE = 50  # connections; the listen backlog is short
+OPEN_RATE = 400  # connections a second
 PIECE_SECONDS = 1  # between two pieces
 HEAD = "POST /predict HTTP/1.1\r\nHost: bench\r\n"
 
@@ -124,13 +124,13 @@ def hold(crowd: Crowd, connections: int, seconds: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     answers = Counter[str]()
     end = time.monotonic() + seconds
-    piece_due = time.monotonic() + PIECE_SECONDS
+    piece_due, open_due = time.monotonic() + PIECE_SECONDS, 0.0
     with selectors.DefaultSelector() as selector:
         while (now := time.monotonic()) < end:
-            missing = connections - len(selector.get_map())
-            for _ in range(min(missing, OPEN_AT_ONCE)):
+            if len(selector.get_map()) < connections and now > open_due:
+                open_due = max(open_due, now - 0.05) + 1 / OPEN_RATE
                 open_one(crowd, selector, answers)
-            for key, _ in selector.select(0.05):
+            for key, _ in selector.select(1 / OPEN_RATE):
                 receive_one(key, selector, answers)
             if crowd.piece and now > piece_due:
                 piece_due = now + PIECE_SECONDS
