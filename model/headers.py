@@ -145,12 +145,13 @@ def _count_values(data: bytes) -> int:
     is_big = data[2:3] == b"+"
     offset, number, entry = ("Q", "Q", "HHQQ") if is_big else ("I", "H", "HHII")
     entry_form = struct.Struct(order + entry)
+    size = struct.calcsize(number)
     try:
         (start,) = struct.unpack_from(order + offset, data, struct.calcsize(offset))
-        (length,) = struct.unpack_from(order + number, data, start)
+        (length,) = struct.unpack(order + number, data[start : start + size])
     except struct.error:
         return 0  # Pillow refuses it
-    start += struct.calcsize(order + number)
+    start += size
     length = min(length, MAX_READS, (len(data) - start) // entry_form.size)
     entries = data[start : start + length * entry_form.size]
     return sum(

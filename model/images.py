@@ -152,9 +152,9 @@ def decode(
     reader = reader_of(data)
     if reader is None:
         raise UnsupportedImageError(_why_unsupported(data))
-    if lists_too_much(data, reader):
-        raise TooLargeError(TOO_COSTLY)
     try:  # Pillow's readers raise any kind of error on inconsistent bytes
+        if lists_too_much(data, reader):
+            raise TooLargeError(TOO_COSTLY)
         image = reader(BoundedFile(data))
         _check_size(image)
         if costs_too_much(image, data):

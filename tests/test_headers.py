@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from conftest import ROOT, Encode
 from PIL import Image
+from test_images import chunk
 
 from model.headers import MAX_SCANS
-from model.images import BrokenImageError, decode
+from model.images import PNG, BrokenImageError, decode
 
 MORE_BYTES = 250_000_000  # of memory, for one picture
 MORE_SECONDS = 10  # of a core; most take less than 1 where the limits were chosen
@@ -79,11 +80,6 @@ def webp_with(name: bytes, data: bytes) -> bytes:
 
 def segment(marker: int, data: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    checksum = struct.pack(">I", zlib.crc32(name + data))
-    return struct.pack(">I", len(data)) + name + data + checksum
 
 
 def orientations(count: int) -> bytes:
@@ -192,7 +188,7 @@ COSTLY: dict[str, Make] = {
 
 
 @pytest.mark.parametrize("name", COSTLY)
-def test_what_costs_far_more_than_its_size_is_refused(
+def test_pictures_that_cost_far_more_than_their_size_are_refused(
     name: str, tmp_path: Path
 ) -> None:
     answer, seconds = cost(COSTLY[name](), tmp_path)
@@ -220,19 +216,19 @@ def rows(count: int, random: np.random.Generator) -> bytes:
     ],
     ids=["1 bit", "grey", "deep", "grey, alpha", "palette", "RGB", "RGBA", "deep RGBA"],
 )
-def test_the_largest_png_of_each_kind_is_decoded_in_little_memory(
+def test_the_largest_png_of_each_mode_is_decoded_in_little_memory(
     form: tuple[int, int], row_bytes: int, extra: bytes, tmp_path: Path
 ) -> None:
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 5000, 5000, *form, 0, 0, 0)) + extra
     lines = rows(row_bytes, np.random.default_rng(1))
-    data = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(lines, 1))
+    data = PNG + head + chunk(b"IDAT", zlib.compress(lines, 1))
     answer, seconds = cost(data + chunk(b"IEND", b""), tmp_path)
     assert answer in ("L", "RGB")
     assert seconds < MORE_SECONDS
 
 
 @pytest.mark.parametrize("mode", ["F", "I", "CMYK", "LA"])
-def test_the_largest_tiff_of_each_kind_is_decoded_in_little_memory(
+def test_the_largest_tiff_of_each_mode_is_decoded_in_little_memory(
     mode: str, encode: Encode, tmp_path: Path
 ) -> None:
     data = encode(Image.new(mode, (5000, 5000)), "TIFF", compression="tiff_lzw")
@@ -241,7 +237,7 @@ def test_the_largest_tiff_of_each_kind_is_decoded_in_little_memory(
     assert seconds < MORE_SECONDS
 
 
-def test_what_a_camera_writes_is_no_cost(encode: Encode) -> None:
+def test_what_cameras_write_is_accepted(encode: Encode) -> None:
     """A profile, EXIF with a list, XMP, a comment and a video behind the picture."""
     photo = encode(Image.radial_gradient("L"), "JPEG")
     exif = segment(0xE1, b"Exif\0\0" + orientations(30_000))
