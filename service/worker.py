@@ -75,8 +75,9 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
 
     def _close_transport(self) -> None:
         """Close, even if the client has reset the connection meanwhile."""
+        is_open = not self._closed
         super()._close_transport()  # `write_eof` fails then, and nothing is closed
-        if self.transport:
+        if is_open and self.transport:
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
