@@ -1,5 +1,6 @@
-"""What the tests share: labelled pictures, a client, and real servers on loopback."""
+"""What the tests share: pictures, real servers on loopback, and requests to them."""
 
+import base64
 import io
 import os
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,12 +26,14 @@ from model import artifact
 from model.classifier import Classifier
 from model.preprocessing import Garment
 
+Connection = socket.socket
 Encode = Callable[..., bytes]
 
 to_pixels = Garment(size=28).to_pixels  # as the committed model's facts
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 20  # for a server to answer its first /ping
+PING = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
 
 # A shell's background job ignores Ctrl-C, and so would each process begun here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -49,6 +52,19 @@ class Server(NamedTuple):
     url: str
     process: subprocess.Popen[bytes]
     log: Path  # what it printed
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.url.removeprefix("http://").split(":")
+        return host, int(port)
+
+
+class Answer(NamedTuple):
+    """An answer, read from a socket."""
+
+    status: int
+    headers: dict[str, str]  # in lower case
+    body: bytes
 
 
 @pytest.fixture(scope="session")
@@ -145,13 +161,74 @@ GUNICORN = ["gunicorn", "--bind", "127.0.0.1:PORT", "predict:app"]
 WAITRESS = ["waitress", "--listen=127.0.0.1:PORT", "predict:app"]
 
 
-def soon(look: Callable[[], list[str]], count: int) -> list[str]:
-    """Look for lines until there are so many, 5 s at most: they follow the answer."""
+@contextmanager
+def connect(server: Server) -> Iterator[Connection]:
+    with closing(socket.create_connection(server.address, timeout=30)) as connection:
+        yield connection
+
+
+def head(path: str, size: int, fields: str = "") -> bytes:
+    """Return the head of a POST request with a body of `size` bytes."""
+    lines = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n{fields}"
+    return f"{lines}\r\n".encode()
+
+
+def post(path: str, body: bytes, fields: str = "") -> bytes:
+    return head(path, len(body), fields) + body
+
+
+def form(*files: bytes, names: str = "image") -> tuple[bytes, str]:
+    """Return body and Content-Type of a form; its files take turns with the names."""
+    fields = names.split() * len(files)
+    parts = [(name, ("x.png", file)) for name, file in zip(fields, files, strict=False)]
+    request = requests.Request("POST", "http://x", files=parts).prepare()
+    assert isinstance(request.body, bytes)
+    return request.body, request.headers["Content-Type"]
+
+
+def to_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def read_all(connection: Connection) -> bytes:
+    """Read until the other side closes."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def read_one(connection: Connection) -> Answer:
+    """Read one answer, and nothing after it."""
+    received = b""
+    while not received.endswith(b"\r\n\r\n"):
+        byte = connection.recv(1)
+        assert byte, received
+        received += byte
+    first, *lines = received.decode().rstrip().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    size, body = int(headers.get("content-length", 0)), b""
+    while len(body) < size:
+        body += connection.recv(size - len(body))
+    return Answer(int(first.split()[1]), headers, body)
+
+
+def wait_until_accepted(server: Server) -> None:
+    """Return when the kernel holds no connection that no worker has accepted yet."""
+    port = f":{server.address[1]:04X}"
+    for _ in range(1000):
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+        queues = [row[4] for row in rows if row[1].endswith(port) and row[3] == "0A"]
+        if all(queue.endswith(":00000000") for queue in queues):
+            return
+        time.sleep(0.01)
+    pytest.fail("not all connections were accepted")
+
+
+def wait_for_lines(read: Callable[[], list[str]], count: int) -> list[str]:
+    """Read until there are so many lines, 5 s at most: they follow the answer."""
     for _ in range(100):
-        if len(look()) >= count:
+        if len(read()) >= count:
             break
         time.sleep(0.05)
-    return look()
+    return read()
 
 
 @pytest.fixture(scope="session")
@@ -161,16 +238,20 @@ def gunicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="session", params=["gunicorn", "waitress"])
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """Each real server in turn."""
-    if request.param == "gunicorn":
-        yield request.getfixturevalue("gunicorn")
-        return
-    with serve(WAITRESS, tmp_path_factory.mktemp("waitress") / "log") as server:
+@pytest.fixture(scope="session")
+def waitress(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run waitress as `python predict.py` does."""
+    options = [f"--{k.replace('_', '-')}={v}" for k, v in predict.WAITRESS.items()]
+    command = [WAITRESS[0], *options, *WAITRESS[1:]]
+    with serve(command, tmp_path_factory.mktemp("waitress") / "log") as server:
         yield server
+
+
+@pytest.fixture(scope="session", params=["gunicorn", "waitress"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Return each real server in turn."""
+    server: Server = request.getfixturevalue(request.param)
+    return server
 
 
 @pytest.fixture

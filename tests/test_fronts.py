@@ -1,7 +1,6 @@
 """Flask's views and the ASGI front give the same answers, counts and log lines."""
 
 import asyncio
-import base64
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -12,8 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import requests
-from conftest import ROOT, Encode
+from conftest import ROOT, Encode, form, to_base64
 from flask.testing import FlaskClient
 from prometheus_client import REGISTRY
 
@@ -28,6 +26,7 @@ MULTIPART = "multipart/form-data; boundary=x"
 URLENCODED = "application/x-www-form-urlencoded"
 LONG_HEAD = b"--x\r\nContent-Disposition: form-data; filename=b\r\n" + b"A: b\r\n" * 500
 DEEP = b'{"pixels": [' + b"[[[[1]]]]," * 60_000 + b"1]}"
+GZIP = {"Content-Encoding": "gzip"}
 VERSION = predict.service.classifier.version
 
 
@@ -41,14 +40,6 @@ class Sent(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
 
 
-def form(*files: bytes) -> tuple[bytes, str]:
-    """Return body and Content-Type of a form."""
-    parts = [("image", ("picture.png", file, "image/png")) for file in files]
-    request = requests.Request("POST", "http://x", files=parts).prepare()
-    assert isinstance(request.body, bytes)
-    return request.body, request.headers["Content-Type"]
-
-
 def tensor(pixels: Any, **more: Any) -> bytes:
     array = np.asarray(pixels)
     data = {"name": "pixels", "datatype": "UINT8", "shape": array.shape}
@@ -56,9 +47,8 @@ def tensor(pixels: Any, **more: Any) -> bytes:
 
 
 def requests_of(boot: bytes, noise: bytes) -> dict[str, Sent]:
-    text = base64.b64encode(boot).decode()
+    text = to_base64(boot)
     seldon = json.dumps({"data": {"ndarray": np.zeros((2, 784)).tolist()}}).encode()
-    gzip = {"Content-Encoding": "gzip"}
     length = {"Inference-Header-Content-Length": "x"}
     v2, binary = tensor([ZEROS]), {"binary_data_output": True}
     return {
@@ -76,13 +66,13 @@ def requests_of(boot: bytes, noise: bytes) -> dict[str, Sent]:
         "base64s": Sent("/predict", json.dumps({"images": [text, "A", 1]}).encode()),
         "pixels": Sent("/predict", json.dumps({"pixels": ZEROS}).encode()),
         "pixels of another shape": Sent("/predict", b'{"pixels": [[1]]}'),
-        "deep JSON": Sent(
-            "/predict", b'{"pixels": [' + b"[[[[1]]]]," * 60_000 + b"1]}"
-        ),
+        "deep JSON": Sent("/predict", DEEP),
         "JSON that ends": Sent("/predict", b'{"image": ', "application/json"),
         "nothing": Sent("/predict", b""),
         "text": Sent("/predict", b"text"),
-        "gzip": Sent("/predict", boot, headers=gzip),
+        "gzip": Sent("/predict", boot, headers=GZIP),
+        "V2 gzip": Sent(INFER, b"", headers=GZIP),
+        "Seldon gzip": Sent(SELDON, b"", headers=GZIP),
         "V2": Sent(INFER, tensor([ZEROS])),
         "V2 by version": Sent(f"/v2/models/fashion/versions/{VERSION}/infer", v2),
         "V2 binary": Sent(INFER, tensor([ZEROS], parameters=binary)),
@@ -102,7 +92,7 @@ def requests_of(boot: bytes, noise: bytes) -> dict[str, Sent]:
 
 
 def metrics() -> Counter[str]:
-    """Return all that has been counted so far."""
+    """Return all counts of the metrics."""
     return Counter(
         {
             f"{sample.name} {sample.labels}": int(sample.value)
@@ -120,10 +110,8 @@ def all_headers(sent: Sent) -> dict[str, str]:
 
 
 def by_flask(client: FlaskClient, sent: Sent) -> tuple[int, dict[str, str], bytes]:
-    headers = dict(sent.headers) | (
-        {"Content-Type": sent.content_type} if sent.content_type else {}
-    )
-    answer = client.open(sent.path, method=sent.method, data=sent.body, headers=headers)
+    path, method, headers = sent.path, sent.method, all_headers(sent)
+    answer = client.open(path, method=method, data=sent.body, headers=headers)
     return answer.status_code, dict(answer.headers), answer.data
 
 

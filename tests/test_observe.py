@@ -1,4 +1,4 @@
-"""The keeper's view: metrics, log lines and the record of predictions."""
+"""Metrics, log lines and the record of predictions."""
 
 import json
 import re
@@ -11,28 +11,28 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import GUNICORN, START_SECONDS, Server, serve, soon
-from flask.testing import FlaskClient
+from conftest import GUNICORN, ROOT, START_SECONDS, Server, serve, wait_for_lines
 
-import predict
 from bench.service import children_of
 from service import observe
 
-KEPT = {"time", "request_id", "version", "sha256", "bytes", "class", "code"}
-KEPT |= {"probability", "unknown_score"}  # of a picture, and nothing to see it by
+LOGGED = {"time", "request_id", "version", "sha256", "bytes", "class", "code"}
+LOGGED |= {"probability", "unknown_score"}  # of a picture, which these do not show
 HASH = re.compile("[0-9a-f]{64}")
 
 
-def figure(text: str, name: str) -> float:
-    """Read one figure of a page of metrics."""
+def metric(text: str, name: str) -> float:
+    """Return the value of one metric; 0 if there is none."""
     found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
     return float(found[1]) if found else 0.0
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
-    """Run a service of its own, so that nothing else is counted."""
-    folder = tmp_path_factory.mktemp("watched")
+def recording(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Server, Path]]:
+    """Run a service and record its predictions, with no other requests to count."""
+    folder = tmp_path_factory.mktemp("recording")
     environment = {
         "WEB_CONCURRENCY": "2",
         "FLASK_PREDICTION_LOG": str(folder / "record"),
@@ -42,11 +42,11 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
         yield server, folder
 
 
-def test_figures_add_up_over_workers(
-    watched: tuple[Server, Path], pictures: dict[str, bytes]
+def test_metrics_are_sums_over_workers(
+    recording: tuple[Server, Path], pictures: dict[str, bytes]
 ) -> None:
     """Every request on a connection of its own, so that both workers get some."""
-    server, folder = watched
+    server, folder = recording
     for _ in range(20):
         requests.post(f"{server.url}/predict", data=pictures["bag"], timeout=10)
     requests.post(f"{server.url}/predict", data=b"no picture", timeout=10)
@@ -56,24 +56,24 @@ def test_figures_add_up_over_workers(
         files = (folder / "record").glob("*.jsonl")
         return [line for file in files for line in file.read_text().splitlines()]
 
-    soon(recorded, 21)
+    wait_for_lines(recorded, 21)
     answer = requests.get(f"{server.url}/metrics", timeout=10)
     assert answer.headers["Content-Type"].startswith("text/plain")
     text = answer.text
     right = 'classifier_requests_total{route="/predict",status="200"}'
-    assert figure(text, right) == 20
-    assert figure(text, 'classifier_requests_total{route="none",status="404"}') == 1
-    assert figure(text, 'classifier_pictures_total{class="Bag"}') == 20
-    assert figure(text, 'classifier_refusals_total{code="unsupported_image"}') == 1
-    assert figure(text, 'classifier_request_seconds_count{route="/predict"}') == 21
-    assert figure(text, "classifier_inference_seconds_count") == 20
+    assert metric(text, right) == 20
+    assert metric(text, 'classifier_requests_total{route="none",status="404"}') == 1
+    assert metric(text, 'classifier_pictures_total{class="Bag"}') == 20
+    assert metric(text, 'classifier_refusals_total{code="unsupported_image"}') == 1
+    assert metric(text, 'classifier_request_seconds_count{route="/predict"}') == 21
+    assert metric(text, "classifier_inference_seconds_count") == 20
     version = requests.post(
         f"{server.url}/predict", data=pictures["bag"], timeout=10
     ).json()["model"]["version"]
     info = f'classifier_model_info{{name="fashion",version="{version}"}}'
-    assert figure(text, info) == 1
+    assert metric(text, info) == 1
 
-    lines = [json.loads(line) for line in soon(recorded, 22)]
+    lines = [json.loads(line) for line in wait_for_lines(recorded, 22)]
     assert [line["class"] for line in lines if "class" in line] == ["Bag"] * 21
     assert [line["code"] for line in lines if "code" in line] == ["unsupported_image"]
     logged = [
@@ -83,15 +83,15 @@ def test_figures_add_up_over_workers(
     ]
     assert [line["status"] for line in logged] == [415, 404]  # the rest is no warning
     of_pictures = [*lines, *logged[0]["predictions"]]
-    assert {name for line in of_pictures for name in line} <= KEPT
+    assert {name for line in of_pictures for name in line} <= LOGGED
     assert all(HASH.fullmatch(line["sha256"]) for line in of_pictures)
 
 
-def test_counts_outlive_a_worker(watched: tuple[Server, Path]) -> None:
-    server, _ = watched
+def test_counts_stay_when_a_worker_ends(recording: tuple[Server, Path]) -> None:
+    server, _ = recording
     requests.get(f"{server.url}/nowhere", timeout=10)
     name = 'classifier_requests_total{route="none",status="404"}'
-    before = figure(requests.get(f"{server.url}/metrics", timeout=10).text, name)
+    before = metric(requests.get(f"{server.url}/metrics", timeout=10).text, name)
     assert before >= 1
     old = set(children_of(server.process.pid))
     server.process.send_signal(signal.SIGHUP)  # new workers take over
@@ -100,13 +100,13 @@ def test_counts_outlive_a_worker(watched: tuple[Server, Path]) -> None:
         assert time.monotonic() < end, "the old workers stay"
         time.sleep(0.05)
     after = requests.get(f"{server.url}/metrics", timeout=10).text
-    assert figure(after, name) == before
+    assert metric(after, name) == before
 
 
-def test_a_worker_that_starts_does_not_break_the_figures(
+def test_a_worker_that_starts_does_not_break_the_metrics(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its file of figures is empty for a moment."""
+    """Its file is empty for a moment."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     file = tmp_path / "counter_1.db"
     file.touch()
@@ -116,7 +116,36 @@ def test_a_worker_that_starts_does_not_break_the_figures(
     filler.join()
 
 
-def test_levels() -> None:
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [("ankle-boot.png", "Ankle boot"), ("photo-t-shirt.jpg", "T-shirt/top")],
+)
+def test_a_request_is_one_log_line(gunicorn: Server, name: str, label: str) -> None:
+    """A photo waits for the inference thread, a small picture does not."""
+    headers = {"X-Request-ID": f"find-{name}"}
+    picture = (ROOT / "static" / "pictures" / name).read_bytes()
+    requests.post(f"{gunicorn.url}/predict", data=picture, headers=headers, timeout=5)
+
+    def found() -> list[str]:
+        return [x for x in gunicorn.log.read_text().splitlines() if f"find-{name}" in x]
+
+    wait_for_lines(found, 1)
+    time.sleep(0.2)  # for one too many
+    [text] = found()
+    line = json.loads(text)
+    assert line["level"] == "info"
+    assert (line["method"], line["route"], line["status"]) == ("POST", "/predict", 200)
+    assert line["milliseconds"] > 0
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", line["time"])
+    assert {"request_id", "version"} <= set(line)
+    (prediction,) = line["predictions"]
+    assert prediction["class"] == label
+    assert prediction["bytes"] == len(picture)
+    assert len(prediction["sha256"]) == 64
+    assert {"probability", "unknown_score"} <= set(prediction)
+
+
+def test_log_levels_follow_the_status() -> None:
     assert observe.level_of(500, is_routine=True) == ERROR
     assert observe.level_of(200, is_routine=False) == INFO
     assert (
@@ -126,7 +155,7 @@ def test_levels() -> None:
     )
 
 
-def test_a_record_goes_on_in_a_new_file(
+def test_a_full_file_of_the_record_is_followed_by_a_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(observe, "RECORD_BYTES", 1000)
@@ -140,44 +169,3 @@ def test_a_record_goes_on_in_a_new_file(
     assert all(file.stat().st_size <= 1000 for file in files)
     newest = [json.loads(line) for line in files[-1].read_text().splitlines()]
     assert newest[-1]["number"] == 99
-
-
-@pytest.fixture
-def keyed(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
-    monkeypatch.setattr(predict.service.settings, "api_key", [b"new-key", b"old-key"])
-    return client
-
-
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({}, 401),
-        ({"X-API-Key": "new-key"}, 200),
-        ({"X-API-Key": "old-key"}, 200),
-        ({"Authorization": "Bearer new-key"}, 200),
-        ({"Authorization": "bearer  old-key "}, 200),
-        ({"Authorization": "Basic new-key"}, 401),
-        ({"Authorization": "Bearer"}, 401),
-        ({"X-API-Key": "new-ke"}, 401),
-        ({"X-API-Key": ""}, 401),
-        ({"X-API-Key": "schlüssel"}, 401),
-    ],
-)
-def test_a_key_is_demanded(
-    keyed: FlaskClient, boot: bytes, headers: dict[str, str], status: int
-) -> None:
-    answer = keyed.post("/predict", data=boot, headers=headers)
-    assert answer.status_code == status
-    if status == 401:
-        assert answer.json is not None
-        assert answer.json["code"] == "unauthorized"
-        assert answer.headers["WWW-Authenticate"] == "Bearer"
-        assert not any(key in answer.text for key in ("new-key", "old-key"))
-
-
-def test_some_routes_stay_open(keyed: FlaskClient) -> None:
-    assert keyed.get("/ping").status_code == 200
-    with keyed.get("/static/pictures/bag.png") as answer:
-        assert answer.status_code == 200
-    assert keyed.get("/metrics").status_code == 401
-    assert keyed.get("/nowhere").status_code == 401  # nobody learns what there is

@@ -26,7 +26,7 @@ from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import DTPHandler, FTPHandler
 from pyftpdlib.servers import FTPServer
 from test_artifact import VERSION, run
-from test_servers import does_not_run, fail_to_start, name_after_reload
+from test_servers import fail_to_start, name_after_reload, write_failing_model
 
 from model import artifact, store
 
@@ -691,7 +691,7 @@ def test_fetch_replaces_a_file_by_a_working_model_only(
     web: HTTPStore, tmp_path: Path
 ) -> None:
     path, newer = tmp_path / "model.bin", newer_model(tmp_path / "newer.bin")
-    does_not_run(tmp_path / "broken.bin")
+    write_failing_model(tmp_path / "broken.bin")
     broken = (tmp_path / "broken.bin").read_bytes()
     assert run("fetch", web.url, "-o", path).stdout.endswith(f"fashion {VERSION}\n")
     other = ["--sha256", hashlib.sha256(DATA).hexdigest()]
