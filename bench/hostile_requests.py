@@ -184,47 +184,45 @@ START = ("POST /predict HTTP/1.1", "Host: bench")
 CHUNKED = (*START, "Transfer-Encoding: chunked")
 
 
+BODIES: dict[str, Make] = {
+    "Content-Length of 40 MB": lambda: raw(*START, "Content-Length: 40000000"),
+    "40 MB": lambda: post(fill(b"\xff", 40_000_000)),
+    "30 of 31 MB, then nothing": lambda: raw(
+        *START, "Content-Length: 31000000", body=fill(b"\xff", 30_000_000)
+    ),
+    "30 MB after Content-Length: 0": lambda: raw(
+        *START, "Content-Length: 0", body=fill(b"a", 30_000_000)
+    ),
+    "Content-Length: -1": lambda: raw(*START, "Content-Length: -1", body=fill(b"a")),
+    "two Content-Lengths": lambda: raw(
+        *START, "Content-Length: 1", "Content-Length: 2", body=b"ab"
+    ),
+    "length and chunks": lambda: raw(*CHUNKED, "Content-Length: 1", body=b"0\r\n\r\n"),
+    "gzip, 32 MB of 33 GB": lambda: post(
+        fill(gzip.compress(bytes(10_000_000))), "/predict", "Content-Encoding: gzip"
+    ),
+    "5 million chunks": lambda: raw(
+        *CHUNKED, body=fill(b"1\r\na\r\n", 30_000_000) + b"0\r\n\r\n"
+    ),
+    "a chunk extension of 30 MB": lambda: raw(
+        *CHUNKED, body=b"1;" + fill(b"a", 30_000_000) + b"\r\na\r\n0\r\n\r\n"
+    ),
+    "a chunk size of 30 MB": lambda: raw(
+        *CHUNKED, body=fill(b"0", 30_000_000) + b"1\r\na\r\n0\r\n\r\n"
+    ),
+    "trailers of 30 MB": lambda: raw(
+        *CHUNKED, body=b"1\r\na\r\n0\r\n" + fill(b"a: b\r\n", 30_000_000) + b"\r\n"
+    ),
+    "40 MB in chunks": lambda: raw(
+        *CHUNKED,
+        body=40 * (b"f4240\r\n" + 1_000_000 * b"\xff" + b"\r\n") + b"0\r\n\r\n",
+    ),
+}
+
+
 def body_requests() -> Iterator[Hostile]:
     """Return bodies that are announced wrongly, encoded, or chunked."""
-    bodies: dict[str, Make] = {
-        "Content-Length of 40 MB": lambda: raw(*START, "Content-Length: 40000000"),
-        "40 MB": lambda: post(fill(b"\xff", 40_000_000)),
-        "30 of 31 MB, then nothing": lambda: raw(
-            *START, "Content-Length: 31000000", body=fill(b"\xff", 30_000_000)
-        ),
-        "30 MB after Content-Length: 0": lambda: raw(
-            *START, "Content-Length: 0", body=fill(b"a", 30_000_000)
-        ),
-        "Content-Length: -1": lambda: raw(
-            *START, "Content-Length: -1", body=fill(b"a")
-        ),
-        "two Content-Lengths": lambda: raw(
-            *START, "Content-Length: 1", "Content-Length: 2", body=b"ab"
-        ),
-        "length and chunks": lambda: raw(
-            *CHUNKED, "Content-Length: 1", body=b"0\r\n\r\n"
-        ),
-        "gzip, 32 MB of 33 GB": lambda: post(
-            fill(gzip.compress(bytes(10_000_000))), "/predict", "Content-Encoding: gzip"
-        ),
-        "5 million chunks": lambda: raw(
-            *CHUNKED, body=fill(b"1\r\na\r\n", 30_000_000) + b"0\r\n\r\n"
-        ),
-        "a chunk extension of 30 MB": lambda: raw(
-            *CHUNKED, body=b"1;" + fill(b"a", 30_000_000) + b"\r\na\r\n0\r\n\r\n"
-        ),
-        "a chunk size of 30 MB": lambda: raw(
-            *CHUNKED, body=fill(b"0", 30_000_000) + b"1\r\na\r\n0\r\n\r\n"
-        ),
-        "trailers of 30 MB": lambda: raw(
-            *CHUNKED, body=b"1\r\na\r\n0\r\n" + fill(b"a: b\r\n", 30_000_000) + b"\r\n"
-        ),
-        "40 MB in chunks": lambda: raw(
-            *CHUNKED,
-            body=40 * (b"f4240\r\n" + 1_000_000 * b"\xff" + b"\r\n") + b"0\r\n\r\n",
-        ),
-    }
-    for name, make in bodies.items():
+    for name, make in BODIES.items():
         yield Hostile(f"body: {name}", make)
 
 
