@@ -138,6 +138,8 @@ class Front:
                         raise overloaded(TOO_MUCH)
                     is_whole = not message.get("more_body", False)
                     if not is_whole:
+                        if timer.expired():  # `wait_for` of Python 3.11 loses it
+                            raise TimeoutError
                         timer.reschedule(started + allowed_seconds(size))
         except TimeoutError as error:
             raise RequestError("timeout", TOO_LATE, CLOSE) from error
@@ -199,8 +201,8 @@ async def discard_body(receive: Receive) -> None:
     """
     size = 0
     try:
-        async with asyncio.timeout(LINGER_SECONDS):
-            while size < LINGER_BYTES:
+        async with asyncio.timeout(LINGER_SECONDS) as timer:
+            while size < LINGER_BYTES and not timer.expired():
                 message = await receive()
                 size += len(message.get("body", b""))
                 if not message.get("more_body", False):

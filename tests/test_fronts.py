@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from types import MappingProxyType
@@ -16,7 +17,8 @@ from flask.testing import FlaskClient
 from prometheus_client import REGISTRY
 
 import predict
-from service.asgi import Front, Message
+from service import asgi
+from service.asgi import Front, Message, Receive
 
 PHOTO = (ROOT / "static" / "pictures" / "photo-t-shirt.jpg").read_bytes()
 INFER = "/v2/models/fashion/infer"
@@ -115,7 +117,9 @@ def by_flask(client: FlaskClient, sent: Sent) -> tuple[int, dict[str, str], byte
     return answer.status_code, dict(answer.headers), answer.data
 
 
-def by_asgi(sent: Sent) -> tuple[int, dict[str, str], bytes]:
+def by_asgi(
+    sent: Sent, receive: Receive | None = None
+) -> tuple[int, dict[str, str], bytes]:
     path, _, query = sent.path.partition("?")
     headers = all_headers(sent) | {"Content-Length": str(len(sent.body))}
     scope = {
@@ -128,13 +132,13 @@ def by_asgi(sent: Sent) -> tuple[int, dict[str, str], bytes]:
     }
     messages: list[Message] = []
 
-    async def receive() -> Message:
+    async def receive_all() -> Message:
         return {"type": "http.request", "body": sent.body, "more_body": False}
 
     async def send(message: Message) -> None:
         messages.append(message)
 
-    asyncio.run(Front(predict.app)(scope, receive, send))
+    asyncio.run(Front(predict.app)(scope, receive or receive_all, send))
     start, *bodies = messages
     named = {name.decode(): value.decode() for name, value in start["headers"]}
     return start["status"], named, b"".join(one.get("body", b"") for one in bodies)
@@ -174,3 +178,15 @@ def test_both_fronts_give_the_same_answer(  # noqa: PLR0917 - fixtures
         results.append((status, named, body, lines, counted))
     assert results[0] == results[1]
     assert results[0][0] != HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def test_a_body_is_408_even_if_a_part_arrives_with_the_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def receive() -> Message:
+        with suppress(asyncio.CancelledError):  # as `wait_for` may do, of Python 3.11
+            await asyncio.sleep(1)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    monkeypatch.setattr(asgi, "REQUEST_SECONDS", 0.05)
+    assert by_asgi(Sent("/predict", bytes(9)), receive)[0] == 408
