@@ -30,6 +30,8 @@ MAX_EXIF = 1 << 20  # bytes; a camera writes at most 64 kB
 MAX_SEGMENTS = 10_000  # before the first scan
 MAX_PARSED = 1 << 20  # bytes of segments that Pillow parses value by value
 MAX_SCANS = 40  # of a progressive picture, each of which refines the same pixels
+MAX_PROGRESSIVE = 20_000_000  # bytes of a picture with many scans
+FEW_SCANS = 4  # of a picture that is not progressive: one for each channel
 MAX_SCANNED = 500_000_000  # pixels in all scans: 20 scans of the largest picture
 SEGMENT = re.compile(rb"\xff([\xc0-\xc7\xc9-\xcf\xda-\xef\xfe])(..)", re.DOTALL)
 SCAN = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e][\1-\4]")
@@ -109,9 +111,11 @@ def _has_many_scans(data: bytes, pixels: int) -> bool:
     most = min(MAX_SCANS, MAX_SCANNED // max(pixels, 1))
     # pairs of bytes from even and from odd places: a quarter of what searching takes
     halves = [np.frombuffer(data, "<u2", (len(data) - odd) // 2, odd) for odd in (0, 1)]
-    if sum(np.count_nonzero(half == START_OF_SCAN) for half in halves) <= most:
+    pairs = sum(np.count_nonzero(half == START_OF_SCAN) for half in halves)
+    if pairs <= (FEW_SCANS if len(data) > MAX_PROGRESSIVE else most):
         return False
-    return len(SCAN.findall(data)) > most
+    scans = len(SCAN.findall(data))
+    return scans > most or (scans > FEW_SCANS and len(data) > MAX_PROGRESSIVE)
 
 
 def _has_costly_chunks(data: bytes) -> bool:

@@ -41,7 +41,8 @@ Pixels = NDArray[np.uint8]
 FULL_PIXELS = 4_000_000  # a picture of more is reduced while it is converted
 REDUCED_PIXELS = 1_000_000  # of a reduced picture, at least
 BAND_PIXELS = 250_000  # that are converted at once
-TOO_COSTLY = "the picture takes too long to decode: save it again as JPEG or PNG"
+MEAN_MODES = "RGBA", "LA", "CMYK", "YCbCr"  # may be reduced before they are converted
+TOO_COSTLY = "the picture takes too long to decode: save it smaller or as PNG"
 WHITE = 255
 WHITE_LEVELS = 255, 1023, 4095, 16383, 65535  # of grey pictures of 8 to 16 bits
 WHITE_TOLERANCE = 1.01  # x white, which the highest level may have
@@ -271,10 +272,11 @@ def flatten(image: Image.Image, input_side: int | None = None) -> Image.Image:
         return convert(image)
     factor = math.isqrt(pixels // REDUCED_PIXELS)
     width, height = (-(-side // factor) for side in image.size)
-    parts = [
-        ((left // factor, top // factor), convert(band).reduce(factor))
-        for left, top, band in bands(image, factor)
-    ]
+    is_mean = image.mode in MEAN_MODES and "transparency" not in image.info
+    parts = []
+    for left, top, band in bands(image, factor):
+        part = convert(band.reduce(factor)) if is_mean else convert(band).reduce(factor)
+        parts.append(((left // factor, top // factor), part))
     reduced = Image.new(parts[0][1].mode, (width, height))
     for place, part in parts:
         reduced.paste(part, place)

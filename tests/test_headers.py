@@ -60,6 +60,13 @@ def jpeg_with(extra: bytes) -> bytes:
     return data[:20] + extra + data[20:]
 
 
+def scans(count: int) -> bytes:
+    """A progressive JPEG of the largest size, with its last scan so many times."""
+    data = encoded("JPEG", 5000, progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * count + data[-2:]
+
+
 def png_with(extra: bytes) -> bytes:
     data = encoded("PNG")
     return data[:33] + extra + data[33:]
@@ -152,6 +159,8 @@ COSTLY: dict[str, Make] = {
         segment(0xC0, b"\x08\0\x10\0\x10\1" + b"\1\x11\0" * 21_000) * 480
     ),
     "JPEG tables": lambda: jpeg_with(segment(0xDB, bytes(65_000)) * 480),
+    "JPEG scans": lambda: scans(20),
+    "JPEG large scans": lambda: scans(0) + bytes(20 * MANY),
     "PNG chunks": lambda: png_with(chunk(b"prVt", b"") * 2 * MANY),
     "PNG end": lambda: encoded("PNG")[:-12] + chunk(b"prVt", b"") * 2 * MANY,
     "PNG profiles": lambda: png_with(chunk(b"iCCP", b"a\0\0" + ZEROS) * 25_000),
