@@ -32,14 +32,13 @@ def send(client: FlaskClient, message: Any, way: str = "json") -> TestResponse:
 
 
 @pytest.mark.parametrize("kind", ["ndarray", "tensor"])
-@pytest.mark.parametrize("count", [1, 100])
 def test_the_answer_is_the_classifiers(
-    client: FlaskClient, classifier: Classifier, samples: Samples, kind: str, count: int
+    client: FlaskClient, classifier: Classifier, samples: Samples, kind: str
 ) -> None:
-    message = {"data": seldon_data(samples.pixels[:count], kind)}
+    message = {"data": seldon_data(samples.pixels, kind)}
     answer = send(client, message, "json").get_json()
     assert answer == send(client, message, "form").get_json()
-    predictions = classifier.classify(samples.pixels[:count])
+    predictions = classifier.classify(samples.pixels)
     rows = np.array([list(each.probabilities.values()) for each in predictions])
     names = {"names": classifier.classes}
     assert answer["data"] == names | seldon_data(rows, kind)
@@ -67,25 +66,13 @@ def test_pixels_of_every_shape_are_read(
         ({}, 400, "data"),
         ([], 400, "object"),
         ({"data": {}}, 400, "either"),
-        ({"data": {"strData": "x"}}, 400, "either"),
         ({"data": {"ndarray": []}}, 400, "[N, 28, 28]"),
         ({"data": {"ndarray": [[0] * 783]}}, 400, "[N, 28, 28]"),
-        ({"data": {"ndarray": [[0] * 784, [0]]}}, 400, "[N, 28, 28]"),
-        ({"data": {"ndarray": [["NaN"] * 784]}}, 400, "0 to 255"),
         ({"data": {"ndarray": [[256] * 784]}}, 400, "0 to 255"),
         ({"data": {"ndarray": [[0] * 784] * 257}}, 413, "256 pictures"),
         ({"data": {"tensor": {"shape": [2, 784], "values": [0]}}}, 400, "declared"),
         ({"data": {"tensor": {"shape": [-1, 784], "values": []}}}, 400, "shape"),
-        (
-            {"data": {"tensor": {"shape": [1, 784], "values": [256] * 784}}},
-            400,
-            "0 to 255",
-        ),
-        (
-            {"data": {"tensor": {"shape": [1, 784], "values": 5}}},
-            400,
-            "tensor.values: Input",
-        ),
+        ({"data": {"tensor": {"shape": [1, 9], "values": 5}}}, 400, "tensor.values:"),
     ],
 )
 def test_bad_messages_get_a_status_object(
@@ -133,8 +120,8 @@ def test_the_seldon_tester_prints_a_real_answer(
     tester = os.environ.get("SELDON_TESTER")
     if not tester:
         pytest.skip("SELDON_TESTER is not set: seldon-core needs its own environment")
-    host, port = gunicorn.url.removeprefix("http://").split(":")
-    command = [tester, "contract.json", host, port, "-p", "-b", str(count)]
+    host, port = gunicorn.address
+    command = [tester, "contract.json", host, str(port), "-p", "-b", str(count)]
     command += ["-t"] if kind == "tensor" else []
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60

@@ -53,18 +53,11 @@ def check(answer: dict[str, Any], predictions: list[Prediction]) -> None:
 
 
 def test_live_and_ready_are_as_kserves_clients_expect(client: FlaskClient) -> None:
+    ready = {"live": True, "ready": True}
     assert client.get("/v2/health/live").get_json() == {"live": True}
-    ready = client.get("/v2/health/ready").get_json()
-    assert ready == {"live": True, "ready": True}
-    model = client.get("/v2/models/fashion/ready").get_json()
-    assert model == {"name": "fashion", "ready": True}
-
-
-@pytest.mark.parametrize("path", ["/v2", "/v2/"])
-def test_the_server_has_metadata(client: FlaskClient, path: str) -> None:
-    answer = client.get(path).get_json()
-    assert set(answer) == {"name", "version", "extensions"}
-    assert answer["extensions"] == ["binary_tensor_data"]
+    assert client.get("/v2/health/ready").get_json() == ready
+    assert client.get("/v2/models/fashion/ready").get_json()["ready"] is True
+    assert set(client.get("/v2/").get_json()) == {"name", "version", "extensions"}
 
 
 def test_the_model_has_metadata(client: FlaskClient) -> None:
@@ -128,14 +121,6 @@ def test_an_unknown_picture_is_an_output(client: FlaskClient) -> None:
     assert answer["unknown_score"][0] > predict.service.classifier.unknown_threshold
 
 
-def test_requested_outputs_come_in_their_order(client: FlaskClient) -> None:
-    wanted = [{"name": "label"}, {"name": "class_id"}]
-    response = infer(client, pixels_input(np.zeros((2, 784))), outputs=wanted)
-    given = response.get_json()["outputs"]
-    assert [each["name"] for each in given] == ["label", "class_id"]
-    assert [each["shape"] for each in given] == [[2], [2]]
-
-
 def test_the_id_is_returned_and_nulls_are_ignored(client: FlaskClient) -> None:
     tensor = pixels_input(np.zeros((1, 784)), "FP32") | {"parameters": None}
     assert infer(client, tensor, id="ä 42").get_json()["id"] == "ä 42"
@@ -187,42 +172,32 @@ IMAGE = image_input(b"x")
 BAD_INPUTS = [
     ([], 400, "one input"),
     ([changed(), changed()], 400, "one input"),
-    ([changed(), IMAGE], 400, "one input"),
     ([changed(name="x")], 400, "'pixels', 'image'"),
     ([{"name": "pixels"}], 400, "Field required"),
     ([7], 400, "inputs.0"),
     ([changed(data=None)], 400, "data"),
     ([changed(data="x")], 400, "pixels.data: Input"),
     ([changed(datatype="FP64")], 400, "'UINT8' or 'FP32'"),
-    ([changed(datatype="BYTES")], 400, "'UINT8' or 'FP32'"),
     ([IMAGE | {"datatype": "UINT8"}], 400, "'BYTES'"),
-    ([changed(shape=[])], 400, "[N, 28, 28]"),
     ([changed(shape=[784])], 400, "[N, 28, 28]"),
-    ([changed(shape=[28, 28])], 400, "[N, 28, 28]"),
     ([changed(shape=[1, 28, 27])], 400, "[N, 28, 28]"),
     ([changed(shape=[-1, 784])], 400, "greater than or equal to 0"),
-    ([changed(shape=[1.0, 784])], 400, "integer"),
     ([changed(shape=[True, 784])], 400, "integer"),
     ([changed(shape=[2**70, 784])], 400, "less than or equal"),
     ([changed(shape=[2**63, 784])], 400, "declared"),
     ([changed(shape=[2, 784])], 400, "declared"),
     ([changed(shape=[0, 784], data=[])], 400, "no picture"),
-    ([changed(data=[0] * 783)], 400, "declared"),
     ([changed(data=[[0] * 784, 0])], 400, "declared"),
-    ([changed(shape=[1, 28, 28], data=[[[0] * 28] * 27 + [[0]]])], 400, "declared"),
     ([changed(data=[0] * 783 + [True])], 400, "0 to 255"),
     ([filled(float("nan"))], 400, "0 to 255"),
-    ([filled(-0.1)], 400, "0 to 255"),
     ([filled(255.1)], 400, "0 to 255"),
     ([filled(10**400)], 400, "0 to 255"),
     ([pixels_input(np.zeros((257, 784), int))], 413, "256 pictures"),
-    ([pixels_input(np.zeros((2570, 784), int))], 413, "256 pictures"),
     ([changed(parameters={"binary_data_size": 784})], 400, "either"),
     ([changed(parameters={"binary_data_size": 9}, data=None)], 400, "0 bytes follow"),
     ([changed(parameters={"binary_data_size": -1})], 400, "binary_data_size"),
     ([IMAGE | {"shape": [2]}], 400, "declared"),
     ([IMAGE | {"data": ["%"]}], 400, "image[0]"),
-    ([IMAGE | {"data": [7]}], 400, "image[0]"),
     ([image_input(b"\x89PNG\r\n\x1a\n", b"x")], 422, "image[0]"),
     ([image_input(b"")], 415, "image[0]"),
     ([image_input(*[b"x"] * 257)], 413, "256 pictures"),
@@ -243,7 +218,6 @@ def test_bad_inputs_are_explained(
     [
         (b"", 400, "JSON"),
         (b"null", 400, "object"),
-        (b'{"id": "\xff"}', 400, "JSON"),
         (b'{"id": "\\ud800"}', 400, "JSON"),
         (b'{"id": 7, "inputs": []}', 400, "id"),
         (b'{"inputs": [], "outputs": [{"name": "x"}]}', 400, "'probabilities'"),
@@ -277,22 +251,6 @@ def element(data: bytes) -> bytes:
     return len(data).to_bytes(4, "little") + data
 
 
-def test_binary_pixels_get_the_answer_of_json(
-    client: FlaskClient, classifier: Classifier, samples: Samples
-) -> None:
-    for datatype, dtype in (("UINT8", "u1"), ("FP32", "<f4")):
-        tensor = pixels_input(samples.pixels, datatype)
-        binary = samples.pixels.astype(dtype).tobytes()
-        response = post_binary(client, tensor, binary)
-        check(outputs(response), classifier.classify(samples.pixels))
-
-
-def test_a_binary_image_is_base64_or_the_file(client: FlaskClient, boot: bytes) -> None:
-    binary = element(boot) + element(base64.b64encode(boot))
-    response = post_binary(client, image_input(boot, boot), binary)
-    assert outputs(response)["label"] == ["Ankle boot"] * 2
-
-
 def test_binary_and_json_outputs_mix(client: FlaskClient) -> None:
     wanted = [
         {"name": "label"},
@@ -319,11 +277,9 @@ def test_binary_and_json_outputs_mix(client: FlaskClient) -> None:
         (changed(datatype="FP32"), b"\0" * 783, 400, "FP32"),
         (changed(datatype="FP32"), b"\0\0\xc0\x7f" * 784, 400, "0 to 255"),
         (IMAGE, b"\0\0\0", 400, "within"),
-        (IMAGE, element(b"x") + b"\0", 400, "within"),
         (IMAGE, b"\xff\xff\xff\xffx", 400, "within"),
         (IMAGE, element(b"x") * 2, 400, "declared"),
         (IMAGE, element(b""), 415, "image[0]: the picture is empty"),
-        (IMAGE, element(b"text, no picture"), 415, "image[0]"),
         (IMAGE, b"\0" * 10**7, 413, "256 pictures"),
     ],
 )
@@ -349,29 +305,28 @@ def test_binary_sizes_must_add_up(client: FlaskClient) -> None:
 
 
 @pytest.fixture
-def triton_client(gunicorn: Server) -> Iterator[triton.InferenceServerClient]:
+def nvidia(gunicorn: Server) -> Iterator[triton.InferenceServerClient]:
     """NVIDIA's client of a real server."""
-    client = triton.InferenceServerClient(gunicorn.url.removeprefix("http://"))
-    yield client
-    client.close()
+    with triton.InferenceServerClient(gunicorn.url.removeprefix("http://")) as client:
+        yield client
 
 
 def test_tritons_client_reads_state_and_metadata(
-    triton_client: triton.InferenceServerClient,
+    nvidia: triton.InferenceServerClient,
 ) -> None:
-    assert triton_client.is_server_live()
-    assert triton_client.is_server_ready()
-    assert triton_client.is_model_ready("fashion")
-    assert triton_client.is_model_ready("fashion", predict.service.classifier.version)
-    assert not triton_client.is_model_ready("other")
-    assert triton_client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
-    assert triton_client.get_model_metadata("fashion")["name"] == "fashion"
+    assert nvidia.is_server_live()
+    assert nvidia.is_server_ready()
+    assert nvidia.is_model_ready("fashion")
+    assert nvidia.is_model_ready("fashion", predict.service.classifier.version)
+    assert not nvidia.is_model_ready("other")
+    assert nvidia.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+    assert nvidia.get_model_metadata("fashion")["name"] == "fashion"
 
 
 @pytest.mark.parametrize("is_binary", [False, True])
 @pytest.mark.parametrize("datatype", ["UINT8", "FP32"])
 def test_tritons_client_gets_the_classifiers_answer(
-    triton_client: triton.InferenceServerClient,
+    nvidia: triton.InferenceServerClient,
     classifier: Classifier,
     samples: Samples,
     datatype: str,
@@ -382,7 +337,7 @@ def test_tritons_client_gets_the_classifiers_answer(
     tensor.set_data_from_numpy(samples.pixels.astype(dtype), binary_data=is_binary)
     names = ["probabilities", "class_id", "is_unknown", "unknown_score", "label"]
     wanted = [triton.InferRequestedOutput(name, is_binary) for name in names]
-    result = triton_client.infer("fashion", [tensor], outputs=wanted, request_id="7")
+    result = nvidia.infer("fashion", [tensor], outputs=wanted, request_id="7")
     answer = {name: result.as_numpy(name).ravel().tolist() for name in names}
     if is_binary:
         answer["label"] = [text.decode() for text in answer["label"]]
@@ -396,29 +351,27 @@ def test_tritons_client_gets_the_classifiers_answer(
 
 @pytest.mark.parametrize("is_file", [False, True])
 def test_tritons_client_may_send_a_picture(
-    triton_client: triton.InferenceServerClient, boot: bytes, is_file: bool
+    nvidia: triton.InferenceServerClient, boot: bytes, is_file: bool
 ) -> None:
     tensor = triton.InferInput("image", [1], "BYTES")
     data = boot if is_file else base64.b64encode(boot)
     tensor.set_data_from_numpy(np.array([data], dtype=np.object_))
-    result = triton_client.infer(
-        "fashion", [tensor], predict.service.classifier.version
-    )
+    result = nvidia.infer("fashion", [tensor], predict.service.classifier.version)
     assert result.as_numpy("label").tolist() == [b"Ankle boot"]
     assert result.as_numpy("is_unknown").tolist() == [False]
 
 
 def test_tritons_client_gets_the_error(
-    triton_client: triton.InferenceServerClient,
+    nvidia: triton.InferenceServerClient,
 ) -> None:
     tensor = triton.InferInput("image", [1], "BYTES")
     tensor.set_data_from_numpy(np.array([b"no picture"], dtype=np.object_))
     with pytest.raises(InferenceServerException, match=r"\[415\] image\[0\]: not a"):
-        triton_client.infer("fashion", [tensor])
+        nvidia.infer("fashion", [tensor])
     small = np.zeros((1, 784), np.uint8)
     tensor = triton.InferInput("pixels", [1, 784], "UINT8")
     tensor.set_data_from_numpy(small)
     with pytest.raises(InferenceServerException, match="no model"):
-        triton_client.infer("other", [tensor])
+        nvidia.infer("other", [tensor])
     with pytest.raises(InferenceServerException, match="not gzip"):
-        triton_client.infer("fashion", [tensor], request_compression_algorithm="gzip")
+        nvidia.infer("fashion", [tensor], request_compression_algorithm="gzip")
