@@ -357,10 +357,10 @@ def test_both_workers_get_connections(gunicorn: Server) -> None:
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Run one worker with few connections, which are not kept."""
+    """Run one worker with few connections, which are not kept, and a key."""
     log = tmp_path_factory.mktemp("limited") / "log"
     command = [*GUNICORN, "--worker-connections=6", "--keep-alive=0"]
-    with serve(command, log, WEB_CONCURRENCY="1") as server:
+    with serve(command, log, WEB_CONCURRENCY="1", FLASK_API_KEY="key") as server:
         yield server
 
 
@@ -385,7 +385,10 @@ def test_connections_over_the_limit_are_503(limited: Server) -> None:
 def test_it_serves_without_keeping_connections(limited: Server) -> None:
     with requests.Session() as session:
         for _ in range(20):
-            answer = session.post(f"{limited.url}/predict", data=BOOT, timeout=5)
+            headers = {"X-API-Key": "key"}
+            answer = session.post(
+                f"{limited.url}/predict", BOOT, headers=headers, timeout=5
+            )
             assert answer.status_code == 200
             assert answer.headers["Connection"] == "close"
 
@@ -455,7 +458,9 @@ def test_a_websocket_is_refused(single: Server) -> None:
     assert requests.get(f"{single.url}/ping", timeout=5).status_code == 200
 
 
-def test_100_continue_is_sent_unless_the_body_is_refused(single: Server) -> None:
+def test_100_continue_is_sent_unless_the_body_is_refused(
+    single: Server, limited: Server
+) -> None:
     with connect(single) as sender:
         sender.sendall(head("/predict", len(BOOT), EXPECT))
         assert read_one(sender).status == 100
@@ -463,6 +468,9 @@ def test_100_continue_is_sent_unless_the_body_is_refused(single: Server) -> None
         assert read_one(sender).status == 200
         sender.sendall(head("/predict", 40_000_000, EXPECT))
         assert read_one(sender).status == 413
+    with connect(limited) as sender:
+        sender.sendall(head("/predict", 1_000_000, EXPECT))
+        assert read_one(sender).status == 401
 
 
 def test_a_request_is_answered_when_it_is_complete(single: Server) -> None:
