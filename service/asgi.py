@@ -23,6 +23,7 @@ from service.problems import (
     CLOSE,
     PROBLEMS,
     REQUEST_SECONDS,
+    TINY_CHUNKS,
     TOO_LATE,
     TOO_MUCH,
     RequestError,
@@ -33,6 +34,7 @@ MIN_RATE = 64 * 1024  # bytes a second of a body, after its first `REQUEST_SECON
 MAX_BODY_SECONDS = 60
 MAX_RECEIVED = 128 * 1024**2  # bytes of all bodies under way; small ones may exceed it
 SMALL_BODY = 256 * 1024
+MAX_TINY_CHUNKS, TINY = 4096, 64  # chunks of a body, and bytes of one on average
 TIMED_OUT = PROBLEMS["timeout"].status
 MAX_TOGETHER = 16  # small requests that share a pass
 MAX_SMALL = 128  # small requests that wait for one
@@ -132,6 +134,8 @@ class Front:
                     chunks.append(chunk)
                     size += len(chunk)
                     self.received += len(chunk)
+                    if len(chunks) > MAX_TINY_CHUNKS and size < TINY * len(chunks):
+                        raise RequestError("bad_request", TINY_CHUNKS)
                     if size > limit:
                         raise self.service.too_large()
                     if self.received > MAX_RECEIVED and size > SMALL_BODY:
@@ -202,10 +206,11 @@ async def discard_body(receive: Receive) -> None:
     size = 0
     try:
         async with asyncio.timeout(LINGER_SECONDS) as timer:
-            while size < LINGER_BYTES and not timer.expired():
+            for _ in range(MAX_TINY_CHUNKS):
                 message = await receive()
                 size += len(message.get("body", b""))
-                if not message.get("more_body", False):
+                is_over = size > LINGER_BYTES or timer.expired()
+                if is_over or not message.get("more_body", False):
                     return
     except TimeoutError:
         return

@@ -11,7 +11,7 @@ import asyncio
 import sys
 import time
 from asyncio import TimerHandle
-from typing import Any
+from typing import Any, cast
 
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.config import Config
@@ -86,6 +86,12 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self.worker.connections.discard(self)
         self._cancel_head_timer()
 
+    def _will_close(self, *arguments: Any) -> bool:
+        """Return whether this answer is the last, which it announces."""
+        if self.worker.nr + 1 >= self.worker.request_limit:
+            self.worker.stop()
+        return bool(self.worker.is_stopping or super()._will_close(*arguments))
+
     def is_gone(self) -> bool:
         """Return whether the client has left: its half of the connection is closed."""
         return bool(self._closed or self.is_half_closed)
@@ -104,9 +110,15 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
 class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
     """The worker: Flask wrapped by the ASGI front."""
 
+    max_requests: int
+    serving: "asyncio.Task[Any]"
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.connections: set[Protocol] = set()
+        self.is_stopping = False
+        self.request_limit: int = self.max_requests
+        self.max_requests = sys.maxsize  # gunicorn would close without a word
 
     @classmethod
     def check_config(cls, cfg: Config, log: Logger) -> None:
@@ -131,6 +143,7 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
 
         asyncio would accept a hundred, and one worker might take all that wait.
         """
+        self.serving = cast("asyncio.Task[Any]", asyncio.current_task())
         create_server = self.loop.create_server
 
         async def accept_singly(*arguments: Any, sock: Any, **options: Any) -> Any:
@@ -141,15 +154,30 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
         self.loop.create_server = accept_singly
         await super()._serve()
 
-    async def _shutdown(self) -> None:
-        """Finish what has begun, after SIGTERM or `max_requests`."""
-        closing = self.loop.create_task(self._close_idle())
-        await super()._shutdown()
-        closing.cancel()
+    def handle_exit_signal(self) -> None:
+        """Stop gracefully on SIGTERM."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Accept no more connections, and announce each answer as the last.
+
+        gunicorn's own way, `alive`, would close connections that know of nothing.
+        """
+        if not self.is_stopping:
+            self.is_stopping = True
+            for server in self.servers:
+                server.close()
+            self.loop.call_later(IDLE_SECONDS, self._end)
+
+    def _end(self) -> None:
+        """Leave gunicorn's loop for its `_shutdown`, which waits for connections."""
+        self.alive = False
+        self.loop.create_task(self._close_idle())
+        self.serving.cancel()
 
     async def _close_idle(self) -> None:
         """Close the connections without a request, which gunicorn would wait for."""
         while True:
-            await asyncio.sleep(IDLE_SECONDS)
             for connection in [one for one in self.connections if one.is_idle()]:
                 connection._keepalive_timeout()
+            await asyncio.sleep(IDLE_SECONDS)
