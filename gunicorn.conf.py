@@ -34,7 +34,7 @@ M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 
 worker_class = Worker
 asgi_lifespan = "off"  # Flask has no use for it
-asgi_loop = "asyncio"  # which can accept one connection at a time
+asgi_loop = "uvloop"
 if "WEB_CONCURRENCY" not in os.environ:
     workers = usable_cores()
 worker_connections = 900  # of a worker, below the usual limit of 1,024 open files

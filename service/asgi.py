@@ -98,6 +98,7 @@ class Front:
 
     async def answer(self, call: Call, scope: Scope, receive: Receive) -> Reply:
         """Answer a request of pictures. Raises as the service does."""
+        extensions = scope.get("extensions", {})
         self.service.authorize(call)
         if not is_small(call) and self.service.queue.is_full():
             raise overloaded()  # before the body is read: an early refusal is cheap
@@ -106,11 +107,13 @@ class Front:
         if len(call.body) <= QUICK_BYTES:
             job = self.service.read(call)
             if self.service.is_quick(job):
+                if extensions.get("is_alone"):  # nobody to share a pass with
+                    return self.service.run(call, job)
                 return self.service.render(call, job, await self.share_pass(job))
             work = partial(self.service.run, call, job)
         else:
             work = partial(self.service.process, call)
-        is_gone = scope.get("extensions", {}).get("is_gone", lambda: False)
+        is_gone = extensions.get("is_gone", lambda: False)
         return await asyncio.wrap_future(self.service.queue.submit(work, is_gone))
 
     async def read_body(self, call: Call, receive: Receive) -> None:

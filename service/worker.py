@@ -32,12 +32,15 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
     head_timer: TimerHandle | None = None
     is_half_closed = False
 
+    def __init__(self, worker: "Worker") -> None:
+        super().__init__(worker)
+        if worker.connections:
+            time.sleep(YIELD_SECONDS)  # or one worker might take all that wait
+        worker.connections.add(self)
+
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Begin, or refuse one connection too many."""
         super().connection_made(transport)
-        self.worker.connections.add(self)
-        if self.worker.nr_conns > 1:
-            time.sleep(YIELD_SECONDS)
         self._arm_keepalive_timer()  # for a first request that never comes
         if self.worker.nr_conns > self.cfg.worker_connections:
             status = PROBLEMS["overloaded"].status
@@ -101,9 +104,10 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         return bool(self._awaiting_request and self.head_timer is None)
 
     def _build_http_scope(self, *arguments: Any) -> dict[str, Any]:
-        """Let the application ask whether the client is still there."""
+        """Let the application know of its client and of others."""
         scope: dict[str, Any] = super()._build_http_scope(*arguments)
-        scope["extensions"] = {"is_gone": self.is_gone}
+        is_alone = len(self.worker.connections) == 1
+        scope["extensions"] = {"is_gone": self.is_gone, "is_alone": is_alone}
         return scope
 
 
@@ -139,19 +143,8 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
         gasgi.ASGIProtocol = Protocol  # which `_serve` makes of each connection
 
     async def _serve(self) -> None:
-        """Serve; accept one connection in each turn of the loop.
-
-        asyncio would accept a hundred, and one worker might take all that wait.
-        """
+        """Serve, in a task that `_end` can wake."""
         self.serving = cast("asyncio.Task[Any]", asyncio.current_task())
-        create_server = self.loop.create_server
-
-        async def accept_singly(*arguments: Any, sock: Any, **options: Any) -> Any:
-            server = await create_server(*arguments, sock=sock, backlog=1, **options)
-            sock.listen(self.cfg.backlog)  # for it was set to 1 as well
-            return server
-
-        self.loop.create_server = accept_singly
         await super()._serve()
 
     def handle_exit_signal(self) -> None:
