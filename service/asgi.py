@@ -121,8 +121,8 @@ class Front:
 
         Raises `RequestError`.
         """
-        limit = self.service.settings.max_content_length
-        if is_longer(call.headers.get("content-length"), limit):
+        length = call.headers.get("content-length", "0")
+        if int(length) > self.service.settings.max_content_length:
             raise self.service.too_large()
         chunks: list[bytes] = []
         size, is_whole = 0, False
@@ -137,12 +137,7 @@ class Front:
                     chunks.append(chunk)
                     size += len(chunk)
                     self.received += len(chunk)
-                    if len(chunks) > MAX_TINY_CHUNKS and size < TINY * len(chunks):
-                        raise RequestError("bad_request", TINY_CHUNKS)
-                    if size > limit:
-                        raise self.service.too_large()
-                    if self.received > MAX_RECEIVED and size > SMALL_BODY:
-                        raise overloaded(TOO_MUCH)
+                    self.check_size(size, len(chunks))
                     is_whole = not message.get("more_body", False)
                     if not is_whole:
                         if timer.expired():  # `wait_for` of Python 3.11 loses it
@@ -154,6 +149,15 @@ class Front:
             if not is_whole:
                 self.received -= size
         call.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def check_size(self, size: int, chunks: int) -> None:
+        """Raise `RequestError` if too many bytes have come, or too small chunks."""
+        if size > self.service.settings.max_content_length:
+            raise self.service.too_large()
+        if chunks > MAX_TINY_CHUNKS and size < TINY * chunks:
+            raise RequestError("bad_request", TINY_CHUNKS)
+        if self.received > MAX_RECEIVED and size > SMALL_BODY:
+            raise overloaded(TOO_MUCH)
 
     def share_pass(self, job: Job) -> asyncio.Future[list[Outcome]]:
         """Have a small job done together with those that arrive in the same turn.
@@ -228,8 +232,3 @@ def is_small(call: Call) -> bool:
     """Return whether a body is announced that may be answered without the queue."""
     length = call.headers.get("content-length")
     return length is not None and int(length) <= QUICK_BYTES
-
-
-def is_longer(content_length: str | None, limit: int) -> bool:
-    """Return whether a Content-Length is over a limit."""
-    return content_length is not None and int(content_length) > limit
