@@ -294,8 +294,9 @@ def test_a_client_that_leaves_the_queue_costs_nothing(
             time.sleep(0.01)
             leaving.shutdown(socket.SHUT_WR) if "half" in kind else leaving.close()
         assert [read_one(connection).status for connection in begun] == [200, 200]
-        wait_until(lambda: count_files(pid) <= files + len(begun))
-        assert passes(server) <= before + 3  # a first photo may come before the load
+        # two that are served, and perhaps a photo or two that came before the load
+        wait_until(lambda: count_files(pid) <= files + 4)
+        assert passes(server) <= before + 4
     wait_until(lambda: count_files(pid) <= files)
 
 
