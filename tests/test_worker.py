@@ -81,10 +81,10 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def load() -> bytes:
-    """A request that keeps the network busy for about a second: large pictures."""
+    """A request that keeps the network busy for seconds: large pictures."""
     buffer = io.BytesIO()
     Image.new("RGB", (4000, 4000), "red").save(buffer, "PNG")
-    body, content_type = form(*[buffer.getvalue()] * 4)
+    body, content_type = form(*[buffer.getvalue()] * 12)
     return post("/predict", body, f"Content-Type: {content_type}\r\n")
 
 
