@@ -22,6 +22,7 @@ from service.problems import PROBLEMS, REQUEST_SECONDS, TOO_MANY_CONNECTIONS
 
 REFUSED_SECONDS = 1  # for a client to read why, before the connection is closed
 YIELD_SECONDS = 0.0002  # for an idler worker to accept the next connection
+MAX_CHUNKS = 1000  # of a body, that the application has not read
 IDLE_SECONDS = 0.3  # for a client of a stopping worker to begin its last request
 
 
@@ -49,8 +50,10 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             self.worker.loop.call_later(REFUSED_SECONDS, transport.close)
 
     def _feed_callback_parser(self, data: bytes) -> bool:
-        """Parse; bound the time that the rest of a head may take."""
+        """Parse; bound the time of a head, and the chunks that wait to be read."""
         is_open = bool(super()._feed_callback_parser(data))
+        if self._body_receiver and len(self._body_receiver._chunks) > MAX_CHUNKS:
+            self._pause_reading()
         if self._current_request is not None:
             self._cancel_head_timer()
         elif self.head_timer is None:
