@@ -79,12 +79,11 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def load() -> bytes:
-    """A request that keeps the network busy for seconds: large pictures."""
+def large_pictures(count: int) -> bytes:
+    """Return a request that takes the network about 0.17 s a picture."""
     buffer = io.BytesIO()
     Image.new("RGB", (4000, 4000), "red").save(buffer, "PNG")
-    body, content_type = form(*[buffer.getvalue()] * 12)
+    body, content_type = form(*[buffer.getvalue()] * count)
     return post("/predict", body, f"Content-Type: {content_type}\r\n")
 
 
@@ -219,12 +218,10 @@ def test_400_slow_senders_do_not_delay_others(slow: Slow) -> None:
     assert max(slow.times) < 2
 
 
-def test_a_full_queue_is_503_before_the_body_is_read(
-    single: Server, load: bytes
-) -> None:
+def test_a_full_queue_is_503_before_the_body_is_read(single: Server) -> None:
     with ExitStack() as stack:
-        busy, *waiting = occupy(single, stack, load)
-        waiting += [stack.enter_context(connect(single)) for _ in range(159)]
+        busy, *waiting = occupy(single, stack, large_pictures(12))
+        waiting += [stack.enter_context(connect(single)) for _ in range(139)]
         for connection in waiting[1:]:
             connection.sendall(post("/predict", PHOTO))
         time.sleep(0.3)
@@ -280,14 +277,14 @@ def check_that_the_connection_serves_on(server: Server) -> None:
 
 @pytest.mark.parametrize("kind", ["single", "single, half-closed", "waitress"])
 def test_a_client_that_leaves_the_queue_costs_nothing(
-    kind: str, load: bytes, request: pytest.FixtureRequest
+    kind: str, request: pytest.FixtureRequest
 ) -> None:
     """Its picture is neither decoded nor classified, its connection is closed."""
     server: Server = request.getfixturevalue(kind.partition(",")[0])
     [pid] = workers_of(server)
     before, files = passes(server), count_files(pid)
     with ExitStack() as stack:
-        begun = occupy(server, stack, load)
+        begun = occupy(server, stack, large_pictures(5))
         for _ in range(10):
             leaving = stack.enter_context(connect(server))
             leaving.sendall(post("/predict", PHOTO))
