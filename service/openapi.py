@@ -12,7 +12,7 @@ from functools import cache
 from importlib.util import find_spec
 from inspect import getdoc
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from flask import Blueprint, Response, current_app, render_template, send_from_directory
 from pydantic import BaseModel
@@ -21,10 +21,10 @@ from werkzeug.routing import Rule
 
 from model.classifier import Classifier
 from service import schemas
+from service.answers import JSON, PROBLEM, Json
 from service.problems import PROBLEMS, to_problem
 
 VERSION = "1.0.0"  # of the API
-JSON, PROBLEM = "application/json", "application/problem+json"
 REFERENCE = "#/components/schemas/{model}"
 DOCS_HEADERS = {  # Swagger UI sets styles of its own
     "Content-Security-Policy": "default-src 'none'; script-src 'self';"
@@ -44,8 +44,6 @@ a new one, and `X-Model-Version`.
 | status | code | for example |
 | --- | --- | --- |
 {codes}"""
-
-Json = dict[str, Any]
 
 
 class Operation(NamedTuple):

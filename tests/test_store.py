@@ -730,4 +730,4 @@ def test_fetch_prints_its_progress_on_a_terminal(
     shown = os.read(ours, 100_000).decode()
     os.close(ours)
     os.close(terminal)
-    assert shown.endswith(f"\r100% of {len(DATA) / 1e6:.1f} MB\r")
+    assert shown.endswith(f"100% of {len(DATA) / 1e6:.1f} MB\r")
