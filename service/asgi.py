@@ -37,7 +37,7 @@ SMALL_BODY = 256 * 1024
 MAX_TINY_CHUNKS, TINY = 4096, 64  # chunks of a body, and bytes of one on average
 TIMED_OUT = PROBLEMS["timeout"].status
 MAX_TOGETHER = 16  # small requests that share a pass
-MAX_SMALL = 128  # small requests that wait for one
+MAX_SMALL = 512  # small requests that wait for one, some 0.2 s at most
 LINGER_SECONDS, LINGER_BYTES = 2, 1024**2  # with a client that sends after its answer
 
 Message = dict[str, Any]
