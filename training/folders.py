@@ -11,7 +11,8 @@ start of each process.
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from tqdm import tqdm
 
-from model.images import ImageError, Pixels
+from model.artifact import printable
+from model.images import ImageError, Pixels, TooLargeError
 from model.preprocessing import Preprocessing
 from synthetic.parallel import parallel_map
 
@@ -30,6 +32,19 @@ COLOUR_JITTER = 0.3  # greatest change of brightness, contrast and colour
 CROPS = 4  # of each photo, too small to show a class
 CROP_SIDES = 0.1, 0.45  # of the photo's sides
 PLAIN_SHARE = 0.5  # of the crops, which are resized alone, not preprocessed
+MAX_FILE_BYTES = 128 * 1024**2  # no larger file is read
+SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}  # of Windows and macOS
+
+
+class LeftOut(NamedTuple):
+    """A file or folder that is not used, and why."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        """Return both in one printable line."""
+        return printable(f"{self.path}: {self.reason}")
 
 
 class PhotoViews(NamedTuple):
@@ -73,21 +88,71 @@ def find_photos(
 
 
 def find_files(folder: Path) -> list[Path]:
-    """Return the files of a folder tree, sorted, each once; links are followed.
+    """Return the files of a folder tree, as `scan`; print what else is there."""
+    files, left_out = scan(folder)
+    for item in left_out:
+        tqdm.write(str(item))
+    return files
 
-    Hidden files and folders are left out.
+
+def scan(
+    folder: Path, visited: Iterable[Path] = ()
+) -> tuple[list[Path], list[LeftOut]]:
+    """Return the files of a folder tree, sorted, and what cannot be read.
+
+    Links are followed, to each folder once, and not to those `visited` before. Hidden
+    files and those of the system are left out.
     """
     files: list[Path] = []
-    visited: set[Path] = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        here = Path(root)
-        if here.resolve() in visited:
+    left_out: list[LeftOut] = []
+    done = {os.path.realpath(path) for path in visited}
+
+    def report(error: OSError) -> None:
+        left_out.append(LeftOut(Path(error.filename), str(error.strerror)))
+
+    for root, folders, names in os.walk(folder, onerror=report, followlinks=True):
+        here = os.path.realpath(root)
+        if here in done:
             folders.clear()
             continue
-        visited.add(here.resolve())
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [here / name for name in names if not name.startswith(".")]
-    return sorted(file for file in files if file.is_file())
+        done.add(here)
+        folders[:] = sorted(name for name in folders if not is_ignored(name))
+        for path in (Path(root, name) for name in names if not is_ignored(name)):
+            fault = fault_of_file(path)
+            if fault:
+                left_out.append(LeftOut(path, fault))
+            else:
+                files.append(path)
+    return sorted(files), left_out
+
+
+def is_ignored(name: str) -> bool:
+    """Return whether a file is hidden, or kept by the system for itself."""
+    return name.startswith(".") or name.lower() in SYSTEM_FILES
+
+
+def fault_of_file(path: Path) -> str:
+    """Return why a path is no file with content, or an empty text if it is one."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return "a link to nothing" if path.is_symlink() else "missing"
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        return getattr(error, "strerror", None) or str(error)
+    return "" if stat.S_ISREG(status.st_mode) else "not a file"
+
+
+def read_file(file: Path) -> bytes:
+    """Return the bytes of a file. Raises `OSError`, `TooLargeError`."""
+    with file.open("rb") as opened:
+        if os.fstat(opened.fileno()).st_size > MAX_FILE_BYTES:
+            raise TooLargeError(f"over {MAX_FILE_BYTES // 1024**2} MB")
+        return opened.read()
+
+
+def reason_of(error: Exception) -> str:
+    """Return the message of an error while a file is read, without its path."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def load_all_views(
@@ -102,10 +167,10 @@ def load_views(
     file: Path, seed: int, views: int, preprocessing: Preprocessing
 ) -> PhotoViews | None:
     """Return random views and crops of a photo, or None if the file is no picture."""
-    data = file.read_bytes()
     try:
+        data = read_file(file)
         image = preprocessing.decode(data)
-    except ImageError:
+    except (ImageError, OSError):
         return None
     split_hash = np.array(int(hashlib.sha256(data).hexdigest()[:8], 16))
     pixels = preprocessing.preprocess(image)
@@ -197,9 +262,9 @@ def read_pictures(
     indices, pixels = [], []
     for index, file in enumerate(tqdm(files, unit="picture", leave=False)):
         try:
-            pixels.append(preprocessing.to_pixels(file.read_bytes()))
-        except ImageError as error:
-            tqdm.write(f"{file}: {error}")
+            pixels.append(preprocessing.to_pixels(read_file(file)))
+        except (ImageError, OSError) as error:
+            tqdm.write(str(LeftOut(file, reason_of(error))))
             continue
         indices.append(index)
     if not indices:
