@@ -11,6 +11,8 @@ light, and are then preprocessed like any real photo. So training includes what
 preprocessing makes of shadows, textures and colours that are close to one another.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from PIL import Image
@@ -19,6 +21,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from model.images import WHITE
 from model.preprocessing import Garment
+from synthetic.documents import draw_document
 from synthetic.drawing import (
     SIDE,
     bands,
@@ -60,6 +63,7 @@ STUDIO_SHARE = 0.5  # of the backgrounds, half as many behind other objects
 TILT, SHOE_TILT = 0.25, 0.7  # radians, at most
 PAIR_SHARE = 0.3  # of the shoes
 PRINTED_SHARE = 0.3  # of the other objects, with text on them
+DOCUMENT_SHARE = 0.3  # of the outliers: charts, screenshots, pages and logos
 
 SHAPES: dict[Draw, int] = {
     shape_clusters: 8,
@@ -85,7 +89,7 @@ def render_garment_scenes(pixels: Tensor, labels: Tensor, random: Generator) -> 
 
 
 def render_outlier_scenes(count: int, random: Generator) -> Tensor:
-    """Render photos of objects that are no garments: uint8 [count, 28, 28]."""
+    """Render photos of other objects, and documents: uint8 [count, 28, 28]."""
     sizes = [len(part) for part in torch.split(torch.arange(count), CHUNK_SIZE)]
     rows = list(zip(sizes, _draw_seeds(len(sizes), random), strict=True))
     return torch.cat(list(parallel_map(_outlier_chunk, rows, "scenes")))
@@ -151,7 +155,7 @@ def _garment_chunk(pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
         torch.where(is_worn, people.mask, flat.mask),
     )
     is_studio = chance(count, random, STUDIO_SHARE)
-    return _preprocess(photograph(objects, is_studio, random))
+    return _preprocess_photos(photograph(objects, is_studio, random))
 
 
 def _lay_flat(pixels: Tensor, labels: Tensor, random: Generator) -> Layer:
@@ -177,6 +181,14 @@ def _lay_flat(pixels: Tensor, labels: Tensor, random: Generator) -> Layer:
 
 def _outlier_chunk(count: int, seed: int) -> Tensor:
     random = Generator().manual_seed(seed)
+    documents = round(DOCUMENT_SHARE * count)
+    seeds = _draw_seeds(documents, random)
+    drawn = _preprocess(map(draw_document, seeds), documents)
+    return torch.cat([drawn, _render_objects(count - documents, random)])
+
+
+def _render_objects(count: int, random: Generator) -> Tensor:
+    """Render photos of objects that are no garments: uint8 [count, 28, 28]."""
     parts = split_by_shares(SHAPES, count)
     masks = torch.cat([draw(size, random) for draw, size in parts])
     is_textured = chance(count, random, 0.7)
@@ -186,7 +198,7 @@ def _outlier_chunk(count: int, seed: int) -> Tensor:
     contrast = uniform(count, random, 0.2, 1)
     objects = Layer(dye(_enlarge(shades), contrast, random), _enlarge(masks))
     is_studio = chance(count, random, STUDIO_SHARE / 2)
-    return _preprocess(photograph(objects, is_studio, random))
+    return _preprocess_photos(photograph(objects, is_studio, random))
 
 
 def _enlarge(pictures: Tensor) -> Tensor:
@@ -200,9 +212,14 @@ def _draw_seeds(count: int, random: Generator) -> list[int]:
     return torch.randint(2**62, (count,), generator=random).tolist()
 
 
-def _preprocess(photos: Tensor) -> Tensor:
-    """Preprocess photos uint8 [N, 56, 56, 3] as the service does: [N, 28, 28]."""
-    arrays = [
-        PREPROCESSING.preprocess(Image.fromarray(photo)) for photo in photos.numpy()
-    ]
-    return torch.from_numpy(np.stack(arrays))
+def _preprocess_photos(photos: Tensor) -> Tensor:
+    """Preprocess photos uint8 [N, 56, 56, 3]: uint8 [N, 28, 28]."""
+    return _preprocess(map(Image.fromarray, photos.numpy()), len(photos))
+
+
+def _preprocess(pictures: Iterable[Image.Image], count: int) -> Tensor:
+    """Preprocess `count` pictures as the service does: uint8 [count, 28, 28]."""
+    arrays = np.zeros((count, *PREPROCESSING.input_shape), np.uint8)
+    for index, picture in enumerate(pictures):
+        arrays[index] = PREPROCESSING.preprocess(picture)
+    return torch.from_numpy(arrays)
