@@ -93,7 +93,7 @@ class Facts(BaseModel, frozen=True, strict=True):
     classes: Annotated[list[Name], Field(min_length=2), AfterValidator(_check_unique)]
     input: dict[str, Any]  # this and the next are for `preprocessing.from_facts`
     preprocessing: dict[str, Any]
-    unknown_threshold: FiniteFloat
+    unknown_threshold: FiniteFloat | None  # None: no picture is unknown
 
 
 class Sample(BaseModel, frozen=True, strict=True):
@@ -104,7 +104,7 @@ class Sample(BaseModel, frozen=True, strict=True):
         validation_alias=AliasChoices("class", "label"), serialization_alias="class"
     )
     probability: FiniteFloat
-    unknown_score: FiniteFloat
+    unknown_score: FiniteFloat | None
     picture: bytes = Field(default=b"", exclude=True, repr=False)
 
 

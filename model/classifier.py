@@ -25,7 +25,9 @@ import onnxruntime
 
 DECIMALS = 6  # of probabilities and scores, rounded here and nowhere else
 OUTPUTS = ["probabilities", "unknown_score"]
+PROBABILITIES, SCORE = OUTPUTS
 ACTIVATION = "class_activation"  # computed only to explain: the others cost less
+# a graph may have no unknown score and no activation
 TOLERANCE = 0.05  # of a sample's probability: processors round differently
 TRIAL_SIZE = 60, 80  # pixels, of a generated picture: no finished input
 
@@ -36,16 +38,17 @@ class Prediction(NamedTuple):
     label: str
     class_id: int
     probabilities: dict[str, float]  # calibrated, by class name
-    unknown_score: float  # higher is less like any class
-    unknown_threshold: float  # above it, a picture is of none of the classes
+    # both None if the model has no unknown score: no picture is unknown
+    unknown_score: float | None  # higher is less like any class
+    unknown_threshold: float | None  # above it, a picture is of none of the classes
     # if asked to explain
     pixels: list[list[int]] | None = None  # the input array
-    activation: list[list[float]] | None = None  # where the class is, [h, w]
+    activation: list[list[float]] | None = None  # [h, w]; None if the model has none
 
     @property
     def is_unknown(self) -> bool:
         """Return whether the picture is of none of the classes."""
-        return self.unknown_score > self.unknown_threshold
+        return exceeds(self.unknown_score, self.unknown_threshold)
 
     @property
     def probability(self) -> float:
@@ -69,6 +72,9 @@ class Classifier:
             self._session = onnxruntime.InferenceSession(
                 artifact.onnx, session_options(), providers=["CPUExecutionProvider"]
             )
+            outputs = {output.name for output in self._session.get_outputs()}
+            names = *OUTPUTS, ACTIVATION
+            self._outputs = [name for name in names if name in outputs]
             self._check_shapes()
             self._try_out(self.samples)
         except Exception as error:  # ONNX Runtime's exceptions share no base
@@ -102,23 +108,26 @@ class Classifier:
         With `explain` each prediction also holds the class activation (Zhou et al.,
         arXiv 1512.04150): how much each part of the picture adds to its class.
         """
-        outputs = [*OUTPUTS, ACTIVATION] if explain else OUTPUTS
-        probabilities, scores, *maps = self._session.run(outputs, {"pixels": pixels})
-        rows = zip(probabilities.tolist(), scores.tolist(), strict=True)
+        outputs = [name for name in self._outputs if explain or name != ACTIVATION]
+        values = self._session.run(outputs, {"pixels": pixels})
+        found = dict(zip(outputs, values, strict=True))
+        none = [None] * len(pixels)
+        scores = found[SCORE].tolist() if SCORE in found else none
+        rows = zip(found[PROBABILITIES].tolist(), scores, strict=True)
         predictions = [self._predict(row, score) for row, score in rows]
         if not explain:
             return predictions
         return [
             prediction._replace(
                 pixels=picture.tolist(),
-                activation=rounded(activation[prediction.class_id]),
+                activation=None if maps is None else rounded(maps[prediction.class_id]),
             )
-            for prediction, picture, activation in zip(
-                predictions, pixels, maps[0], strict=True
+            for prediction, picture, maps in zip(
+                predictions, pixels, found.get(ACTIVATION, none), strict=True
             )
         ]
 
-    def _predict(self, row: list[float], score: float) -> Prediction:
+    def _predict(self, row: list[float], score: float | None) -> Prediction:
         """Round and name the outputs of the network for one picture."""
         class_id = row.index(max(row))
         rounded = [round(probability, DECIMALS) for probability in row]
@@ -126,7 +135,7 @@ class Classifier:
             label=self.classes[class_id],
             class_id=class_id,
             probabilities=dict(zip(self.classes, rounded, strict=True)),
-            unknown_score=round(score, DECIMALS),
+            unknown_score=None if score is None else round(score, DECIMALS),
             unknown_threshold=self.unknown_threshold,
         )
 
@@ -134,7 +143,11 @@ class Classifier:
         """Raise `ValueError` if the graph does not have the shapes of the facts."""
         values = [*self._session.get_inputs(), *self._session.get_outputs()]
         shapes = {value.name: value.shape[1:] for value in values}
-        expected = {"pixels": [*self.input_shape], OUTPUTS[0]: [len(self.classes)]}
+        expected = {"pixels": [*self.input_shape], PROBABILITIES: [len(self.classes)]}
+        if self.unknown_threshold is not None:
+            expected[SCORE] = []
+        elif SCORE in shapes:
+            raise ValueError("unknown_threshold is missing, its graph has a score")
         for name, shape in expected.items():
             if shapes.get(name) != shape:
                 found = shapes.get(name, "nothing")
@@ -152,7 +165,8 @@ class Classifier:
             if (
                 found.label != sample.label
                 or abs(found.probability - sample.probability) > TOLERANCE
-                or found.is_unknown != (sample.unknown_score > self.unknown_threshold)
+                or found.is_unknown
+                != exceeds(sample.unknown_score, self.unknown_threshold)
             ):
                 answer = found.label, found.probability, found.unknown_score
                 expected = sample.label, sample.probability, sample.unknown_score
@@ -160,6 +174,11 @@ class Classifier:
 
     def _answer(self, picture: bytes) -> Prediction:
         return self.classify(self.to_pixels(picture)[None], explain=True)[0]
+
+
+def exceeds(score: float | None, threshold: float | None) -> bool:
+    """Return whether there are both, and the unknown score is above the threshold."""
+    return score is not None and threshold is not None and score > threshold
 
 
 def generated_picture() -> bytes:

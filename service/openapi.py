@@ -265,7 +265,7 @@ def examples(model: Classifier) -> dict[str, Json]:
         "class_id": 0,
         "probability": 1.0,
         "probabilities": dict.fromkeys(model.classes, 0.0) | {label: 1.0},
-        "unknown_score": model.unknown_threshold - 1,
+        "unknown_score": (model.unknown_threshold or 0) - 1,
     }
     pixels = {"name": "pixels", "datatype": "UINT8", "shape": [-1, *model.input_shape]}
     one = {"datatype": "BYTES", "shape": [1]}

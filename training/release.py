@@ -28,7 +28,7 @@ from torch import Generator, Tensor, nn
 
 from model import artifact
 from model.artifact import Artifact, Sample
-from model.classifier import Classifier, Prediction
+from model.classifier import Classifier, Prediction, exceeds
 from model.network import (
     CNN,
     Calibrated,
@@ -233,7 +233,7 @@ def check(model: Calibrated, predictions: list[Prediction], test: Split) -> Fact
 def reference(predictions: list[Prediction], classes: list[str]) -> Facts:
     """Return how answers for the test pictures are distributed, to notice drift by."""
     labels = [prediction.label for prediction in predictions]
-    scores = [prediction.unknown_score for prediction in predictions]
+    scores = np.array([p.unknown_score for p in predictions], float)
     probabilities = [prediction.probability for prediction in predictions]
     return {
         "class_shares": {n: round(labels.count(n) / len(labels), 4) for n in classes},
@@ -251,7 +251,8 @@ def choose_samples(classifier: Classifier, split: Split) -> tuple[Sample, ...]:
         found = (sample_of(classifier, row, f"{class_id}.png") for row in pixels)
         name = classifier.classes[class_id]
         threshold = classifier.unknown_threshold
-        right = (s for s in found if s.label == name and s.unknown_score <= threshold)
+        known = (s for s in found if not exceeds(s.unknown_score, threshold))
+        right = (s for s in known if s.label == name)
         samples += [sample for sample in [next(right, None)] if sample]
     return tuple(samples)
 
