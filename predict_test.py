@@ -28,7 +28,7 @@ TIMEOUT = 30  # seconds for one request
 BATCH_SIZE = 32  # pictures of a request with --batch
 SAMPLE = Path(__file__).resolve().parent / "static" / "pictures" / "ankle-boot.png"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-SUFFIXES |= {".jfif", ".heic", ".heif", ".avif"}  # not read: the answer gives advice
+SUFFIXES |= {".jfif", ".heic", ".heif", ".avif"}
 STANDARD_INPUT = Path("-")
 EXIT_INTERRUPTED = 130  # as shells do after Ctrl-C
 

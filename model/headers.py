@@ -23,6 +23,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 MAX_PIXELS = 25_000_000  # of a picture
 MAX_WEBP_PIXELS = 14_000_000  # since its decoder holds four copies
+MAX_AVIF_PIXELS = 12_500_000  # up to 20 bytes a pixel: 12 bits, full colour, alpha
+MAX_DEEP_HEIF_PIXELS = 12_500_000  # of over 10 bits or colour in every pixel
 MAX_READS = 100_000  # of a file, and of the chunks in it
 MAX_EXIF = 1 << 20  # bytes; a camera writes at most 64 kB
 

@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import AvifImagePlugin, ExifTags, Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -28,6 +28,8 @@ from PIL.TiffTags import TAGS_V2_GROUPS
 from PIL.WebPImagePlugin import WebPImageFile
 
 from model.headers import (
+    MAX_AVIF_PIXELS,
+    MAX_DEEP_HEIF_PIXELS,
     MAX_EXIF,
     MAX_PIXELS,
     MAX_READS,
@@ -35,6 +37,7 @@ from model.headers import (
     costs_too_much,
     lists_too_much,
 )
+from model.heif import heif_costs_too_much
 
 Pixels = NDArray[np.uint8]
 
@@ -51,6 +54,8 @@ WORK_SIDE = 84  # pixels, longest side while a garment is isolated: photos cost 
 DRAFT_SIDE = 100  # pixels: the least size at which a larger JPEG is decoded
 BRIGHT = 200  # mean level above which a cut-out is not visible on white
 CUT_OUT = 230  # mean opacity below which a picture is a cut-out
+CHROMA, DEPTH = 420, 10  # of HEIC from cameras: a quarter of the colours; bits
+MAX_BRANDS = 200  # bytes of the list of formats that a HEIF file conforms to
 GREY_TOLERANCE = 2  # levels between the channels of grey after lossy compression
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -72,7 +77,8 @@ SIGNATURES: dict[bytes, type[ImageFile]] = {
 }
 DROPPED_BY_CURL = b"\0\r\n"  # by `curl -d @FILE`
 STRIPPED = "bytes are missing: curl -d drops some, --data-binary none"
-HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
+AV1_BRANDS, HEIF_BRANDS = (b"avif", b"avis"), (b"mif1", b"msf1")
+HEVC_BRANDS = b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"
 TO_UPRIGHT = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -83,6 +89,7 @@ TO_UPRIGHT = {  # by EXIF orientation
     8: Image.Transpose.ROTATE_90,
 }
 Image.MAX_IMAGE_PIXELS = None  # `decode` refuses large pictures itself
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 warnings.filterwarnings("ignore", module="PIL")  # about bytes that clients send
 
 
@@ -131,10 +138,40 @@ def reader_of(data: bytes) -> type[ImageFile] | None:
     """Return Pillow's reader for the signature of `data`, or None."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return WebPImageFile
+    if data[4:8] == b"ftyp":
+        return _heif_reader(data)
     for signature, reader in SIGNATURES.items():
         if data.startswith(signature):
             return reader
     return None
+
+
+def _heif_reader(data: bytes) -> type[ImageFile] | None:
+    """Return the reader for the brands of a HEIF file, or None."""
+    end = min(int.from_bytes(data[:4]), MAX_BRANDS)
+    brands = [data[8:12], *(data[place : place + 4] for place in range(16, end, 4))]
+    codecs = [b for b in brands if b in (*AV1_BRANDS, *HEVC_BRANDS)]
+    if not codecs or brands[0] not in (codecs[0], *HEIF_BRANDS):
+        return None
+    if codecs[0] in AV1_BRANDS:
+        return AvifImagePlugin.AvifImageFile
+    # few requests need it, and every start of a worker would pay for it
+    from pi_heif import HeifImageFile, options  # noqa: PLC0415
+
+    options.DECODE_THREADS = 1
+    options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
+    reader: type[ImageFile] = HeifImageFile
+    return reader
+
+
+def _as_still(data: bytes) -> bytes:
+    """Return a HEIF file without its film: its lists would have to be checked as well.
+
+    Raises `TooLargeError` if it costs more than its size, `ValueError` if it is broken.
+    """
+    if heif_costs_too_much(data):
+        raise TooLargeError(TOO_COSTLY)
+    return data[:8] + b"avif" + data[12:] if data[8:12] == b"avis" else data
 
 
 def decode(
@@ -154,6 +191,8 @@ def decode(
     if reader is None:
         raise UnsupportedImageError(_why_unsupported(data))
     try:  # Pillow's readers raise any kind of error on inconsistent bytes
+        if data[4:8] == b"ftyp":
+            data = _as_still(data)
         if lists_too_much(data, reader):
             raise TooLargeError(TOO_COSTLY)
         image = reader(BoundedFile(data))
@@ -197,12 +236,21 @@ def decode_plain_png(data: bytes) -> Image.Image | None:
 def _check_size(image: ImageFile) -> None:
     """Raise `TooLargeError` if the header announces too many pixels."""
     width, height = image.size
-    most = MAX_WEBP_PIXELS if image.format == "WEBP" else MAX_PIXELS
+    most = _most_pixels(image)
     if width * height > most:
         raise TooLargeError(
             f"the picture has {width} x {height} pixels; at most"
-            f" {most // 1_000_000} million are read: send a smaller one"
+            f" {most / 1_000_000:g} million are read: send a smaller one"
         )
+
+
+def _most_pixels(image: ImageFile) -> int:
+    """Return how many pixels the decoder can hold in the memory of one request."""
+    is_plain = image.info.get("chroma", CHROMA) == CHROMA  # absent from grey
+    if image.format == "HEIF" and (not is_plain or image.info["bit_depth"] > DEPTH):
+        return MAX_DEEP_HEIF_PIXELS
+    limits = {"WEBP": MAX_WEBP_PIXELS, "AVIF": MAX_AVIF_PIXELS}
+    return limits.get(image.format or "", MAX_PIXELS)
 
 
 def _check_strips(image: ImageFile) -> None:
@@ -239,9 +287,7 @@ def _is_stripped_by_curl(data: bytes) -> bool:
 def _why_unsupported(data: bytes) -> str:
     if not data:
         return "the picture is empty"
-    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
-        return "HEIC and AVIF are not read: save the picture as JPEG"
-    return "not a picture in PNG, JPEG, WebP, GIF, BMP or TIFF format"
+    return "not a picture in PNG, JPEG, WebP, HEIC, AVIF, GIF, BMP or TIFF format"
 
 
 def orientation_of(image: Image.Image) -> object:
@@ -249,7 +295,7 @@ def orientation_of(image: Image.Image) -> object:
     if not image.info and image.format != "TIFF":
         return None
     profile = image.info.get("Raw profile type exif", "")
-    if max(len(image.info.get("exif", b"")), len(profile) // 2) > MAX_EXIF:
+    if max(len(image.info.get("exif") or b""), len(profile) // 2) > MAX_EXIF:
         raise TooLargeError(TOO_COSTLY)
     return image.getexif().get(ExifTags.Base.Orientation)
 
@@ -303,7 +349,10 @@ def choose_conversion(
 ) -> Callable[[Image.Image], Image.Image]:
     """Return what converts a picture, or a band of it, to opaque 8-bit "L" or "RGB"."""
     if image.mode.startswith("I") or image.mode == "F":
-        return partial(to_8_bit, top=highest_level(image))
+        known = image.format == "HEIF"  # white is the highest that 16 bits can hold
+        return partial(
+            to_8_bit, top=WHITE_LEVELS[-1] if known else highest_level(image)
+        )
     if image.mode == "La" or image.has_transparency_data:
         return partial(composite, background=background_for(image, input_side))
     if image.mode == "LAB":

@@ -44,7 +44,7 @@ PROBLEMS = {
     "unsupported_image": Problem(
         415,
         "Unsupported image",
-        "not a picture in PNG, JPEG, WebP, GIF, BMP or TIFF format",
+        "not a picture in PNG, JPEG, WebP, HEIC, AVIF, GIF, BMP or TIFF format",
     ),
     "broken_image": Problem(
         422, "Broken image", "the picture cannot be decoded: image file is truncated"

@@ -25,10 +25,11 @@ from urllib.parse import urlsplit
 
 from conftest import GUNICORN, ROOT, serve
 from PIL import Image
+from test_heif import TILE as HEIC
 from tqdm import tqdm
 
 Random = random.Random
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC")
 SAMPLE = ROOT / "static" / "pictures" / "photo-t-shirt.jpg"
 ROUTES = ("/predict", "/v2/models/fashion/infer", "/api/v1.0/predictions")
 WARM_UP = 0.2  # of the requests, after which memory must be flat
@@ -64,8 +65,11 @@ def encode(rng: Random) -> bytes:
         small = image.resize((side, rng.choice((1, 28, side))))
     mode = rng.choice(("RGB", "L", "P", "1", "CMYK", "RGBA"))
     buffer = io.BytesIO()
+    picture_format = rng.choice(FORMATS)
+    if picture_format == "HEIC":
+        return HEIC
     try:
-        small.convert(mode).save(buffer, rng.choice(FORMATS))
+        small.convert(mode).save(buffer, picture_format)
     except (OSError, ValueError):  # not every format has every mode
         small.save(buffer, "PNG")
     return buffer.getvalue()
