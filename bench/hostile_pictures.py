@@ -92,12 +92,31 @@ def gif_of_frames() -> bytes:
     return gif[:start] + gif[start:-1] * (LIMIT // (len(gif) - start)) + b";"
 
 
+def avif_of_size(width: int, height: int) -> bytes:
+    """Return an AVIF of the largest frame that its boxes announce to be another."""
+    avif = encode("L", "AVIF", (SIDE, SIDE), speed=10)
+    size = struct.pack(">II", SIDE, SIDE)
+    return avif.replace(b"ispe\0\0\0\0" + size, AVIF_SIZE.pack(b"ispe", width, height))
+
+
+def heic_of_items() -> bytes:
+    """Return a HEIC that lists as many pictures as fit, none of which is there."""
+    entry = struct.pack(">I4sIHH4sB", 21, b"infe", 2 << 24, 1, 0, b"hvc1", 0)
+    entries = entry * (LIMIT // len(entry) - 100)
+    lists = struct.pack(">I4sIH", 14 + len(entries), b"iinf", 0, 0) + entries
+    for name in (b"pitm", b"iloc", b"iprp"):
+        lists += struct.pack(">I4sQ", 16, name, 0)
+    brands = struct.pack(">I4s4sI4s", 20, b"ftyp", b"heic", 0, b"mif1")
+    return brands + struct.pack(">I4sI", 12 + len(lists), b"meta", 0) + lists
+
+
 def text_bomb() -> bytes:
     """Return a PNG with compressed text that is a thousand times as long."""
     text = b"a\0\0" + zlib.compress(bytes(60_000_000), 9)
     return png_with(png_chunk(b"zTXt", text) * 100)
 
 
+AVIF_SIZE = struct.Struct(">4s4xII")
 Make = Callable[[], bytes]
 PICTURES: dict[str, tuple[Make, bool]] = {  # how to make it, and whether it is whole
     "TIFF, width 1, a million strips": (lambda: tiff_of_strips(1_000_000), True),
@@ -138,6 +157,10 @@ PICTURES: dict[str, tuple[Make, bool]] = {  # how to make it, and whether it is 
     ),
     "JPEG of CMYK, 25 million": (lambda: encode("CMYK", "JPEG"), True),
     "WebP, lossless, 25 million": (lambda: encode("RGBA", "WEBP", lossless=True), True),
+    "AVIF of RGBA, 12 million": (lambda: encode("RGBA", "AVIF", (3500, 3500)), True),
+    "AVIF of 25 million that announces 256": (lambda: avif_of_size(16, 16), False),
+    "AVIF that announces 4 gigapixels": (lambda: avif_of_size(65_536, 65_536), False),
+    "HEIC that lists 1.4 million pictures": (heic_of_items, False),
     "BMP of 1 bit, 25 million": (lambda: encode("1", "BMP"), True),
     "GIF, 25 million": (lambda: encode("P", "GIF"), True),
     "JPEG, 1,000 scans of 25 million": (lambda: jpeg_of_scans(1000), True),
