@@ -223,7 +223,7 @@ def _count_pixels(data: bytes, items: Items, number: int) -> int:
 
     Raises `ValueError` if it has no end, or is of another codec.
     """
-    total, units, waiting = 0, 0, [number]
+    total, canvas, units, waiting = 0, 0, 0, [number]
     while waiting:
         units += 1
         item = items[waiting.pop()]
@@ -239,10 +239,10 @@ def _count_pixels(data: bytes, items: Items, number: int) -> int:
             waiting += item.tiles
             size = 4 if coded[1:2] == b"\1" else 2  # of the sides, after the counts
             width, height = coded[4 : 4 + size], coded[4 + size : 4 + 2 * size]
-            total = max(total, int.from_bytes(width) * int.from_bytes(height))
+            canvas = max(canvas, int.from_bytes(width) * int.from_bytes(height))
         else:
             raise ValueError("neither HEVC nor AV1")
-    return total
+    return max(total, canvas)
 
 
 def _stated_pixels(data: bytes, item: Item) -> int:

@@ -48,16 +48,14 @@ def size(width: int, height: int) -> bytes:
 def heic(*items: Item, references: Sequence[Reference] = (), primary: int = 1) -> bytes:
     """A HEIC of items that are numbered from 1."""
     head = box(b"ftyp", b"heic", bytes(4), b"mif1heic")
-    start, places, kinds, listed, owners = len(head) + 8, b"", b"", b"", b""
-    count = 0
+    start, places, kinds, owners = len(head) + 8, b"", b"", b""
+    listed = list({one for _, _, properties in items for one in properties})
     for number, (kind, data, properties) in enumerate(items, 1):
         places += struct.pack(">HHHII", number, 0, 1, start, len(data))
         start += len(data)
         kinds += box(b"infe", struct.pack(">IHH", 2 << 24, number, 0), kind, b"\0")
-        listed += b"".join(properties)
         owners += struct.pack(">HB", number, len(properties))
-        owners += bytes(range(count + 1, count + 1 + len(properties)))
-        count += len(properties)
+        owners += bytes(listed.index(one) + 1 for one in properties)
     total = len(items)
     refs = b"".join(
         box(name, struct.pack(f">HH{len(to)}H", of, len(to), *to))
@@ -73,7 +71,7 @@ def heic(*items: Item, references: Sequence[Reference] = (), primary: int = 1) -
         box(b"iref", bytes(4), refs),
         box(
             b"iprp",
-            box(b"ipco", listed),
+            box(b"ipco", *listed),
             box(b"ipma", struct.pack(">II", 0, total), owners),
         ),
     )
@@ -138,6 +136,15 @@ def test_the_primary_picture_of_several_is_read_from_its_tiles() -> None:
     assert image.size == (512, 256)
     assert same(image.crop((256, 0, 512, 256)), decode(TILE))
     assert same(decode(heic(*items, references=references)), decode(TILE))
+
+
+def test_the_largest_heic_from_a_telephone_is_read() -> None:
+    """24 million pixels in tiles that overlap the edges."""
+    canvas = b"grid", struct.pack(">BBBBII", 0, 1, 16, 22, 5712, 4284)
+    items = *[tile()] * 391, (*canvas, [size(5712, 4284)])
+    references = [(b"dimg", 392, range(1, 392))]
+    image = decode(heic(*items, references=references, primary=392))
+    assert image.width / image.height == pytest.approx(5712 / 4284, abs=0.01)
 
 
 def test_first_frame_of_an_avif_animation_counts(encode: Encode) -> None:
