@@ -149,7 +149,7 @@ def _unique(reader: Reader, names: frozenset[bytes] | set[bytes]) -> dict[bytes,
 
 
 def _read_kinds(reader: Reader, items: Items) -> None:
-    """Read the kind of each item."""
+    """Read the kind of each item. Raises `ValueError` if one is no text."""
     reader.take(2 if reader.version() == 0 else 4)
     for name, place in reader.boxes():
         entry = Reader(reader.data, place)
@@ -157,6 +157,8 @@ def _read_kinds(reader: Reader, items: Items) -> None:
             number = entry.take(4 if entry.version() > LAST_SHORT_INFE else 2)
             entry.take(2)
             items[number].kind = entry.take(4).to_bytes(4)
+            # pi-heif crashes on kinds and names that are no text
+            entry.data[entry.start - 4 : entry.end].decode()
 
 
 def _read_places(reader: Reader, items: Items, idat: int) -> None:

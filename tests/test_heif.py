@@ -243,3 +243,9 @@ def test_a_damaged_file_is_broken(encode: Encode) -> None:
 def test_a_header_without_its_lists_is_broken(data: bytes) -> None:
     with pytest.raises(BrokenImageError, match="list of its pictures"):
         decode(data)
+
+
+def test_metadata_of_a_kind_that_is_no_text_are_broken() -> None:
+    data = heic(tile(), (b"Ex\xf8f", exif(1), []), references=[(b"cdsc", 2, [1])])
+    with pytest.raises(BrokenImageError):
+        decode(data)
