@@ -64,12 +64,13 @@ class Garment(Preprocessing, frozen=True):
     channels: Literal[1] = 1
     draft_side: int = Field(default=DRAFT_SIDE, ge=1, le=4 * MAX_SIDE)
     work_side: int = Field(default=WORK_SIDE, ge=1, le=MAX_SIDE)  # of `isolate`
+    margin: int = Field(default=0, ge=0, le=MAX_SIDE)  # pixels, black, on each side
 
     def preprocess(self, image: Image.Image) -> Pixels:
         """Turn an upright "L" or "RGB" picture into uint8 [size, size]."""
         if image.size == (self.size, self.size) and is_grey(image):
             return np.asarray(image if image.mode == "L" else image.convert("L"))
-        return isolate_garment(image, self.size, self.work_side)
+        return isolate_garment(image, self.size, self.work_side, self.margin)
 
 
 class Square(Preprocessing, frozen=True):
@@ -99,7 +100,9 @@ def from_facts(facts: Mapping[str, Any]) -> Preprocessing:
     return PREPROCESSINGS[name](**facts["input"], **numbers)
 
 
-def isolate_garment(image: Image.Image, size: int, work_side: int) -> Pixels:
+def isolate_garment(
+    image: Image.Image, size: int, work_side: int, margin: int = 0
+) -> Pixels:
     """Show a garment the way Fashion-MNIST does: uint8 [size, size].
 
     The paper trims white thumbnails, resizes, extends, negates and converts them to
@@ -111,7 +114,8 @@ def isolate_garment(image: Image.Image, size: int, work_side: int) -> Pixels:
     side = min(work_side, max(image.size))
     small = fit(image, side, Image.Resampling.HAMMING).convert("RGB")
     garment = isolate(np.moveaxis(np.asarray(small), 2, 0).copy())
-    levels = np.asarray(fit(Image.fromarray(garment), size, Image.Resampling.BOX))
+    side = max(1, size - 2 * margin)
+    levels = np.asarray(fit(Image.fromarray(garment), side, Image.Resampling.BOX))
     height, width = levels.shape
     brightest = quantile(levels, BRIGHT_QUANTILE)
     levels = levels * (WHITE / max(brightest, MIN_CONTRAST))
