@@ -1,6 +1,6 @@
 """Measure `model.bin` through the service's own code, and write `report/`.
 
-    python evaluate.py                                   Fashion-MNIST alone, 15 seconds
+    python evaluate.py                                   its test pictures, 15 seconds
     python evaluate.py --data DIR                        another torchvision root
     python evaluate.py --unknown cats/ digits.npz        pictures of none of the classes
     python evaluate.py --photos DIR                      photos, one folder a class
@@ -26,7 +26,7 @@ from model import artifact
 from model.classifier import Classifier
 from model.images import WHITE, Pixels
 from training import plots
-from training.data import RECIPE, add_data_options, fingerprint, read_dataset
+from training.data import add_data_options, fingerprint, read_dataset
 from training.folders import find_photos, read_outlier_sets, read_pictures
 from training.metrics import (
     ClassIds,
@@ -37,6 +37,7 @@ from training.metrics import (
     measure_photos,
     measure_unknown,
 )
+from training.recipes import Recipe, find_recipe
 
 BATCH_SIZE = 250
 NOISE_COUNT = 1_000  # pictures of each kind of noise
@@ -65,16 +66,16 @@ def measure(
     folder with a folder for each class.
     """
     classifier = Classifier(loaded)
-    labelled = (
-        find_photos(photos, classifier.classes, RECIPE.aliases) if photos else None
-    )
+    recipe = find_recipe(loaded.facts["data"]["name"])
+    classes, aliases = recipe.classes, recipe.aliases
+    labelled = find_photos(photos, classes, aliases) if photos else None
     given = read_outlier_sets(unknown, classifier.preprocessing)
-    test = read_dataset(data, is_train=False)
+    test = read_dataset(recipe, data, is_train=False)
     pixels, labels = test.data.numpy(), test.targets.numpy()
     noise = noise_sets(pixels)
     if same := noise.keys() & given.keys():
         raise ValueError(f"{', '.join(same)}: evaluate.py has a set of this name")
-    known = classify(classifier, pixels, RECIPE.title)
+    known = classify(classifier, pixels, recipe.title)
     sets = given | noise
     outliers = {name: classify(classifier, sets[name], name) for name in sets}
     trained_on = outliers_of(loaded.facts["data"])
@@ -93,18 +94,22 @@ def measure(
     }
     read = None
     if photos and labelled:
-        read, metrics["photos"] = measure_folder(classifier, photos, *labelled)
+        read, metrics["photos"] = measure_folder(classifier, recipe, photos, *labelled)
     return Report(metrics, pixels, labels, known, outliers, read)
 
 
 def measure_folder(
-    classifier: Classifier, photos: Path, files: list[Path], folders: list[str]
+    classifier: Classifier,
+    recipe: Recipe,
+    photos: Path,
+    files: list[Path],
+    folders: list[str],
 ) -> tuple[tuple[list[Path], Pixels], dict[str, Any]]:
     """Classify photos; return the files that were read, their pixels and metrics."""
     indices, pixels = read_pictures(photos, files, classifier.preprocessing)
     found = classify(classifier, pixels, "photos")
     names = [folders[index] for index in indices]
-    metrics = measure_photos(found, names, classifier.classes)
+    metrics = measure_photos(found, names, recipe.classes, recipe.aliases)
     return ([files[index] for index in indices], pixels), metrics
 
 
@@ -155,7 +160,7 @@ def noise_sets(pictures: Pixels) -> dict[str, Pixels]:
         "pink noise": power_law_noise(shape, 1, random),
         "brown noise": power_law_noise(shape, 2, random),
         "clouds": power_law_noise(shape, 3, random),
-        "inverted garments": WHITE - pictures[:NOISE_COUNT],
+        "inverted test pictures": WHITE - pictures[:NOISE_COUNT],
     }
 
 

@@ -2,6 +2,7 @@
 
     python train.py                    all of it, some 50 minutes on 2 cores
     python train.py --quick            a first try, about 4 minutes
+    python train.py --dataset mnist    other pictures of 28x28: mnist or kmnist
     python train.py --data DIR         a torchvision root that has the data already
     python train.py --photos DIR       photos too: DIR/dress/1.jpg, DIR/shoes/2.jpg
     python train.py --outliers DIR     pictures that are none of the classes, too
@@ -37,21 +38,21 @@ from training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from training.data import RECIPE, Data, add_data_options, get_data
+from training.data import Data, add_data_options, get_data
 from training.epoch import (
-    FULL_EPOCHS,
     EpochData,
     EpochPlan,
     Scenes,
     build_epoch,
     distil,
     epoch_size,
+    make_scenes,
     plan_epochs,
-    render_scenes,
     synthetic_share,
     training_loss,
 )
 from training.optimizer import build_optimizer, build_schedule
+from training.recipes import RECIPES, Recipe
 from training.release import Facts, release, report, validation_accuracy
 
 # settings of the run; those of epochs, loss and learning rate stand in their modules
@@ -101,8 +102,9 @@ def main() -> None:
     """Get the data, train, release."""
     options = parse_options()
     keep_freed_memory()
-    start = read_start(options.start) if options.start else None
-    data = get_data(options.data, options.photos, options.outliers)
+    recipe = RECIPES[options.dataset]
+    start = read_start(options.start, recipe) if options.start else None
+    data = get_data(recipe, options.data, options.photos, options.outliers)
     data = data._replace(parent=start["data"] if start else {})
     run = Run(options.epochs, options.seed, start)
     network, seconds = train(data, run, options.checkpoint, resume=options.resume)
@@ -112,13 +114,17 @@ def main() -> None:
     print(f"wrote {options.output}, version {facts['version']}")
 
 
-def read_start(path: Path) -> Facts:
+def read_start(path: Path, recipe: Recipe) -> Facts:
     """Read a `model.bin` to fine-tune, with its version.
 
-    Raises `artifact.ArtifactError` if it is none.
+    Raises `artifact.ArtifactError` if it is none, `ValueError` if it has other classes.
     """
-    version = artifact.load(str(path)).facts["version"]
-    return {**torch.load(path, weights_only=True), "version": version}
+    facts = artifact.load(str(path)).facts
+    if facts["classes"] != recipe.classes:
+        raise ValueError(
+            f"{path} is a model of {facts['data']['name']}, not of {recipe.title}"
+        )
+    return {**torch.load(path, weights_only=True), "version": facts["version"]}
 
 
 def train(data: Data, run: Run, checkpoint: Path, *, resume: bool) -> tuple[CNN, float]:
@@ -127,17 +133,16 @@ def train(data: Data, run: Run, checkpoint: Path, *, resume: bool) -> tuple[CNN,
     Returns the averaged network, and the seconds it took, before a stop included.
     Raises `ValueError` for a start or a checkpoint that does not fit.
     """
-    if run.start and run.start["classes"] != data.classes:
-        raise ValueError(f"version {run.start['version']} has other classes")
     share = 1.0 if run.start else synthetic_share(run.epochs)
     plans = plan_epochs(data, run.epochs, share) * run.repeats
     steps = [epoch_size(data, plan) // BATCH_SIZE for plan in plans]
-    build = partial(build_state, run, sum(steps) // run.repeats)
+    arguments = run.start["arguments"] if run.start else data.recipe.arguments()
+    build = partial(build_state, run, arguments, sum(steps) // run.repeats)
     state, settings = build(), run.settings() | {"data": data.fingerprint}
     done = load_checkpoint(checkpoint, state, settings) if resume else Progress()
     data = with_soft_targets(data, done)
     started = time.perf_counter() - done.seconds
-    scenes = render_scenes(data.train, len(plans), share, run.seed)
+    scenes = make_scenes(data, len(plans), share, run.seed)
     with tqdm(total=sum(steps), initial=sum(steps[: done.epochs]), unit="step") as bar:
         for epoch in range(done.epochs, len(plans)):
             if epoch and epoch % run.epochs == 0:  # the soup's next run
@@ -148,7 +153,9 @@ def train(data: Data, run: Run, checkpoint: Path, *, resume: bool) -> tuple[CNN,
             selector = state.averaged if run.start else None
             pictures = build_epoch(data, scenes, selector, plans[epoch], random)
             erasing = run.start is not None or epoch < run.epochs - CLEAN_EPOCHS
-            pixels = augment(pictures.pixels, random, erasing)
+            pixels = augment(
+                pictures.pixels, random, flips=data.recipe.flips, erasing=erasing
+            )
             loss = train_epoch(state, pictures._replace(pixels=pixels), random, bar)
             if (epoch + 1) % run.epochs == 0:
                 state.soup.update_parameters(state.averaged)
@@ -168,12 +175,12 @@ def with_soft_targets(data: Data, progress: Progress) -> Data:
     return data._replace(photos=photos)
 
 
-def build_state(run: Run, total_steps: int) -> TrainingState:
+def build_state(run: Run, arguments: Facts, total_steps: int) -> TrainingState:
     """Return a network, with the weights of the start or by the seed, and optimizer."""
     torch.manual_seed(run.seed)
     torch.backends.cudnn.deterministic = True
     fine_tuning = run.start is not None
-    network = CNN(**(run.start["arguments"] if run.start else RECIPE.arguments()))
+    network = CNN(**arguments)
     if run.start:
         network.load_state_dict(run.start["state_dict"])
         network.dequantise()
@@ -301,7 +308,8 @@ def parse_options() -> argparse.Namespace:
     if options.quick and options.start:
         parser.error("--quick is for a new network; --start is short by itself")
     if options.epochs is None:
-        usual = QUICK_EPOCHS if options.quick else FULL_EPOCHS
+        full = RECIPES[options.dataset].epochs
+        usual = QUICK_EPOCHS if options.quick else full
         options.epochs = FINE_TUNING_EPOCHS if options.start else usual
     if options.epochs < 1:
         parser.error("--epochs is at least 1")
@@ -320,6 +328,12 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
+    add(
+        "--dataset",
+        choices=RECIPES,
+        default="fashion-mnist",
+        help="what to train on (fashion-mnist)",
+    )
     add_data_options(parser)
     add(
         "--outliers",
@@ -337,11 +351,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="the model to write or replace (model.bin)",
     )
     add("--seed", type=int, default=1, help="of all random numbers (1)")
+    full = ", ".join(f"{recipe.epochs} for {name}" for name, recipe in RECIPES.items())
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
         "--epochs",
         type=int,
-        help=f"number ({FULL_EPOCHS}); with --start, of each of {SOUP_RUNS} runs"
+        help=f"number ({full}); with --start, of each of {SOUP_RUNS} runs"
         f" ({FINE_TUNING_EPOCHS})",
     )
     quick = f"a first try: --epochs {QUICK_EPOCHS}; not with --start"

@@ -45,6 +45,7 @@ from model.classifier import OUTPUTS, Classifier, session_options
 from model.images import Pixels
 from model.network import CNN, Calibrated, export_onnx
 from training.data import get_data
+from training.recipes import RECIPES
 
 ROUNDS = 7
 PHOTOS = ((3000, 4000, False), (3000, 4000, True), (900, 1200, False))
@@ -194,7 +195,7 @@ def scores(answer: dict[str, Any]) -> dict[str, float]:
 
 def accuracy(folder: Path) -> bool:
     """Send every test picture; a refused one counts by its most probable class."""
-    pixels, labels = get_data(folder).test
+    pixels, labels = get_data(RECIPES["fashion-mnist"], folder).test
     right = refused = 0
     for answer, label in zip(
         answers_of(ROOT, pixels.numpy()), labels.tolist(), strict=True
@@ -208,7 +209,7 @@ def accuracy(folder: Path) -> bool:
 
 def answers(folder: Path, checkout: Path) -> bool:
     """Compare the answers to every test picture with those of another checkout."""
-    pixels = get_data(folder).test[0].numpy()
+    pixels = get_data(RECIPES["fashion-mnist"], folder).test[0].numpy()
     pairs = list(
         zip(answers_of(ROOT, pixels), answers_of(checkout, pixels), strict=True)
     )

@@ -1,13 +1,13 @@
 """Synthetic colour photos, preprocessed as the service does it.
 
     >>> random = torch.Generator().manual_seed(1)
-    >>> render_garment_scenes(pixels, labels, random).shape == pixels.shape
+    >>> render_scenes(pixels, labels, random, Garment(size=28)).shape == pixels.shape
     True
-    >>> render_outlier_scenes(1000, random).shape
+    >>> render_outlier_scenes(1000, random, Garment(size=28)).shape
     torch.Size([1000, 28, 28])
 
-Garments of Fashion-MNIST and other objects get colours, a background, a shadow and
-light, and are then preprocessed like any real photo. So training includes what
+Pictures of a data set and other objects get colours, a background, a shadow and light,
+and are then preprocessed like any real photo. So training includes what
 preprocessing makes of shadows, textures and colours that are close to one another.
 """
 
@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from model.images import WHITE
-from model.preprocessing import Garment
+from model.preprocessing import Preprocessing
 from synthetic.documents import draw_document
 from synthetic.drawing import (
     SIDE,
@@ -56,7 +56,6 @@ from synthetic.people import (
     paste,
 )
 
-PREPROCESSING = Garment(size=SIDE)
 WORN_SHARE, CARRIED_SHARE = 0.6, 0.2  # drawn on people; the latter of shoes and bags
 SHADOW = 4  # pixels, greatest offset of a shadow, and radius of its blur
 STUDIO_SHARE = 0.5  # of the backgrounds, half as many behind other objects
@@ -78,20 +77,30 @@ SHAPES: dict[Draw, int] = {
 }
 
 
-def render_garment_scenes(pixels: Tensor, labels: Tensor, random: Generator) -> Tensor:
-    """Render photos of garments uint8 [N, 28, 28], int64 [N]: uint8 [N, 28, 28].
+def render_scenes(
+    pixels: Tensor, garments: Tensor, random: Generator, preprocessing: Preprocessing
+) -> Tensor:
+    """Render photos of objects uint8 [N, 28, 28]: uint8 [N, 28, 28].
 
-    Some lie flat, others are worn.
+    `garments` are the classes of Fashion-MNIST, int64 [N]: people wear some of them. -1
+    is any other object, which lies flat.
     """
-    parts = torch.split(pixels, CHUNK_SIZE), torch.split(labels, CHUNK_SIZE)
-    rows = list(zip(*parts, _draw_seeds(len(parts[0]), random), strict=True))
-    return torch.cat(list(parallel_map(_garment_chunk, rows, "scenes")))
+    parts = torch.split(pixels, CHUNK_SIZE), torch.split(garments, CHUNK_SIZE)
+    seeds = _draw_seeds(len(parts[0]), random)
+    kinds = [preprocessing] * len(seeds)
+    rows = list(zip(*parts, kinds, seeds, strict=True))
+    return torch.cat(list(parallel_map(_object_chunk, rows, "scenes")))
 
 
-def render_outlier_scenes(count: int, random: Generator) -> Tensor:
+def render_outlier_scenes(
+    count: int, random: Generator, preprocessing: Preprocessing
+) -> Tensor:
     """Render photos of other objects, and documents: uint8 [count, 28, 28]."""
     sizes = [len(part) for part in torch.split(torch.arange(count), CHUNK_SIZE)]
-    rows = list(zip(sizes, _draw_seeds(len(sizes), random), strict=True))
+    seeds = _draw_seeds(len(sizes), random)
+    rows = [
+        (size, preprocessing, seed) for size, seed in zip(sizes, seeds, strict=True)
+    ]
     return torch.cat(list(parallel_map(_outlier_chunk, rows, "scenes")))
 
 
@@ -142,20 +151,23 @@ def _expose(pictures: Tensor, random: Generator) -> Tensor:
     return (pictures.clamp(0, 1) * WHITE).round().to(torch.uint8)
 
 
-def _garment_chunk(pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
+def _object_chunk(
+    pixels: Tensor, labels: Tensor, preprocessing: Preprocessing, seed: int
+) -> Tensor:
     random = Generator().manual_seed(seed)
     count = len(pixels)
     people = draw_people(pixels, labels, random)
     flat = _lay_flat(pixels, labels, random)
     is_carried = is_any_of(labels, SHOES + BAGS)
     shares = torch.where(is_carried, CARRIED_SHARE, WORN_SHARE)
+    shares = shares * (labels[:, None, None] >= 0)
     is_worn = uniform(count, random, 0, 1) < shares
     objects = Layer(
         torch.where(is_worn[..., None], people.colours, flat.colours),
         torch.where(is_worn, people.mask, flat.mask),
     )
     is_studio = chance(count, random, STUDIO_SHARE)
-    return _preprocess_photos(photograph(objects, is_studio, random))
+    return _preprocess_photos(photograph(objects, is_studio, random), preprocessing)
 
 
 def _lay_flat(pixels: Tensor, labels: Tensor, random: Generator) -> Layer:
@@ -179,16 +191,17 @@ def _lay_flat(pixels: Tensor, labels: Tensor, random: Generator) -> Layer:
     return Layer(dye(shades, contrast, random), garment_mask(shades))
 
 
-def _outlier_chunk(count: int, seed: int) -> Tensor:
+def _outlier_chunk(count: int, preprocessing: Preprocessing, seed: int) -> Tensor:
     random = Generator().manual_seed(seed)
     documents = round(DOCUMENT_SHARE * count)
     seeds = _draw_seeds(documents, random)
-    drawn = _preprocess(map(draw_document, seeds), documents)
-    return torch.cat([drawn, _render_objects(count - documents, random)])
+    drawn = _preprocess(map(draw_document, seeds), documents, preprocessing)
+    photos = _photograph_objects(count - documents, random)
+    return torch.cat([drawn, _preprocess_photos(photos, preprocessing)])
 
 
-def _render_objects(count: int, random: Generator) -> Tensor:
-    """Render photos of objects that are no garments: uint8 [count, 28, 28]."""
+def _photograph_objects(count: int, random: Generator) -> Tensor:
+    """Render photos of objects of no class: uint8 [count, 56, 56, 3]."""
     parts = split_by_shares(SHAPES, count)
     masks = torch.cat([draw(size, random) for draw, size in parts])
     is_textured = chance(count, random, 0.7)
@@ -198,7 +211,7 @@ def _render_objects(count: int, random: Generator) -> Tensor:
     contrast = uniform(count, random, 0.2, 1)
     objects = Layer(dye(_enlarge(shades), contrast, random), _enlarge(masks))
     is_studio = chance(count, random, STUDIO_SHARE / 2)
-    return _preprocess_photos(photograph(objects, is_studio, random))
+    return photograph(objects, is_studio, random)
 
 
 def _enlarge(pictures: Tensor) -> Tensor:
@@ -212,14 +225,17 @@ def _draw_seeds(count: int, random: Generator) -> list[int]:
     return torch.randint(2**62, (count,), generator=random).tolist()
 
 
-def _preprocess_photos(photos: Tensor) -> Tensor:
+def _preprocess_photos(photos: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Preprocess photos uint8 [N, 56, 56, 3]: uint8 [N, 28, 28]."""
-    return _preprocess(map(Image.fromarray, photos.numpy()), len(photos))
+    pictures = map(Image.fromarray, photos.numpy())
+    return _preprocess(pictures, len(photos), preprocessing)
 
 
-def _preprocess(pictures: Iterable[Image.Image], count: int) -> Tensor:
+def _preprocess(
+    pictures: Iterable[Image.Image], count: int, preprocessing: Preprocessing
+) -> Tensor:
     """Preprocess `count` pictures as the service does: uint8 [count, 28, 28]."""
-    arrays = np.zeros((count, *PREPROCESSING.input_shape), np.uint8)
+    arrays = np.zeros((count, *preprocessing.input_shape), np.uint8)
     for index, picture in enumerate(pictures):
-        arrays[index] = PREPROCESSING.preprocess(picture)
+        arrays[index] = preprocessing.preprocess(picture)
     return torch.from_numpy(arrays)

@@ -89,15 +89,22 @@ def classifier() -> Classifier:
     return Classifier(artifact.load(str(ROOT / "model.bin")))
 
 
-def torchvision_root(folder: Path, samples: Samples) -> Path:
-    """Lay out a torchvision root with the sample pictures as training and test set."""
-    raw = folder / "data" / "FashionMNIST" / "raw"
+def torchvision_root(
+    folder: Path, samples: Samples, name: str = "FashionMNIST", duplicates: int = 0
+) -> Path:
+    """Lay out a torchvision root with the sample pictures as training and test set.
+
+    A corner of the training pictures differs, but for the first `duplicates`.
+    """
+    raw = folder / "data" / name / "raw"
     raw.mkdir(parents=True)
     header = struct.pack(">iiii", 0x803, len(samples.pixels), 28, 28)
     labels = struct.pack(">ii", 0x801, len(samples.labels)) + samples.labels.tobytes()
-    for part in ("train", "t10k"):
-        pixels = raw / f"{part}-images-idx3-ubyte"
-        pixels.write_bytes(header + samples.pixels.tobytes())
+    train = samples.pixels.copy()
+    train[duplicates:, 0, 0] ^= 1
+    for part, pixels in (("train", train), ("t10k", samples.pixels)):
+        pictures = raw / f"{part}-images-idx3-ubyte"
+        pictures.write_bytes(header + pixels.tobytes())
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(labels)
     return folder / "data"
 

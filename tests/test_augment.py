@@ -61,8 +61,11 @@ def test_erase_keeps_most_of_a_picture(pixels: Tensor) -> None:
     assert changed.max() < 0.3
 
 
-def test_erasing_is_optional(pixels: Tensor) -> None:
+def test_flips_and_erasing_are_optional(pixels: Tensor) -> None:
     same = random()
     moved = augment.shift(augment.flip(pixels, same), same)
     assert (augment.augment(pixels, random(), erasing=False) == moved).all()
     assert (augment.augment(pixels, random()) != moved).any()
+    moved = augment.shift(pixels, random())
+    kept = augment.augment(pixels, random(), flips=False, erasing=False)
+    assert (kept == moved).all()

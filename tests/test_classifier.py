@@ -15,6 +15,7 @@ from model import artifact
 from model.classifier import Classifier, Prediction
 from model.network import CNN, Calibrated, Calibration
 from training.data import get_data
+from training.recipes import RECIPES
 
 
 def probabilities(predictions: list[Prediction]) -> NDArray[np.float64]:
@@ -156,7 +157,8 @@ def test_serving_never_imports_torch() -> None:
 def test_accuracy_on_the_test_set_is_what_the_model_says(
     classifier: Classifier,
 ) -> None:
-    test = get_data(Path(os.environ["FASHION_DATA"])).test
+    folder = Path(os.environ["FASHION_DATA"])
+    test = get_data(RECIPES["fashion-mnist"], folder).test
     predictions = classifier.classify(test.pixels.numpy())
     right = np.array([p.class_id for p in predictions]) == test.labels.numpy()
     facts = artifact.load(str(ROOT / "model.bin")).facts

@@ -8,9 +8,10 @@ from conftest import Samples, torchvision_root
 from PIL import Image
 
 from training import data, folders
-from training.data import RECIPE, Photos
+from training.data import Photos
+from training.recipes import RECIPES
 
-CLASSES = RECIPE.dataset.classes
+RECIPE = RECIPES["fashion-mnist"]
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_validation_pictures_are_never_trained_on(
     tmp_path: Path, samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data, "VALIDATION_SIZE", 20)
-    parts = data.get_data(torchvision_root(tmp_path, samples))
+    parts = data.get_data(RECIPE, torchvision_root(tmp_path, samples))
     assert [len(part.labels) for part in parts[:3]] == [80, 20, 100]
     both = torch.cat([parts.train.pixels, parts.validation.pixels]).flatten(1)
     assert len(both.unique(dim=0)) == len(
@@ -55,11 +56,11 @@ def test_validation_pictures_are_never_trained_on(
 
 def test_other_data_has_another_fingerprint(tmp_path: Path, samples: Samples) -> None:
     root = torchvision_root(tmp_path, samples)
-    first = data.get_data(root).fingerprint
-    assert data.get_data(root).fingerprint == first
+    first = data.get_data(RECIPE, root).fingerprint
+    assert data.get_data(RECIPE, root).fingerprint == first
     labels = root / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte"
     labels.write_bytes(labels.read_bytes()[:-1] + b"\0")
-    assert data.get_data(root).fingerprint != first
+    assert data.get_data(RECIPE, root).fingerprint != first
 
 
 def test_a_damaged_data_set_is_named(tmp_path: Path) -> None:
@@ -69,13 +70,13 @@ def test_a_damaged_data_set_is_named(tmp_path: Path) -> None:
         for kind in ("images-idx3", "labels-idx1"):
             (raw / f"{part}-{kind}-ubyte").touch()
     with pytest.raises(ValueError, match="FashionMNIST is damaged, delete it"):
-        data.get_data(tmp_path)
+        data.get_data(RECIPE, tmp_path)
 
 
 def test_photos_are_read_in_views(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos = data.read_photos(tree, CLASSES, views=3)
+    photos = data.read_photos(tree, RECIPE, views=3)
     assert photos.views.shape == (10, 3, 28, 28)
     assert photos.crops.shape == (10, folders.CROPS, 28, 28)
     assert photos.targets[:, 10].sum() == 4  # the hats
@@ -84,14 +85,14 @@ def test_photos_are_read_in_views(
     printed = capsys.readouterr().out
     assert "no pictures: 1" in printed
     assert "none of the classes: hat\n" in printed
-    again = data.read_photos(tree, CLASSES, views=3)
+    again = data.read_photos(tree, RECIPE, views=3)
     assert all(torch.equal(a, b) for a, b in zip(photos, again, strict=True))
 
 
 def test_photos_are_preprocessed_as_by_the_service(tree: Path) -> None:
     files = [file for file in folders.find_files(tree) if file.suffix == ".jpg"]
     expected = folders.read_pictures(tree, files, RECIPE.preprocessing)[1]
-    assert (data.read_photos(tree, CLASSES, views=3).pixels.numpy() == expected).all()
+    assert (data.read_photos(tree, RECIPE, views=3).pixels.numpy() == expected).all()
 
 
 def test_a_fifth_of_the_photos_is_for_validation() -> None:
@@ -114,15 +115,11 @@ def test_a_photo_stays_in_its_part_when_others_come() -> None:
 
 
 def test_too_few_photos_are_refused_before_training(tree: Path) -> None:
-    few = Photos(*(part[-4:] for part in data.read_photos(tree, CLASSES, views=3)))
+    few = Photos(*(part[-4:] for part in data.read_photos(tree, RECIPE, views=3)))
     with pytest.raises(ValueError, match="too few"):
         few.split()
 
 
 def test_a_tree_without_classes_is_refused(tree: Path) -> None:
     with pytest.raises(ValueError, match="no folder named for a class"):
-        data.read_photos(tree.parent, CLASSES)
-
-
-def test_every_alias_is_of_a_class() -> None:
-    assert {name for names in RECIPE.aliases.values() for name in names} <= set(CLASSES)
+        data.read_photos(tree.parent, RECIPE)

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from synthetic import documents, scenes
+from model.preprocessing import Garment
+from synthetic import documents
 
 COUNT = 24
+PREPROCESSING = Garment(size=28)
 
 
 @pytest.mark.parametrize("kind", range(len(documents.KINDS)))
@@ -17,7 +19,7 @@ def test_documents_of_a_kind_vary(kind: int) -> None:
     assert all(20 < min(p.size) <= max(p.size) < 1000 for p in drawn)
     assert len({picture.size for picture in drawn}) > COUNT / 2
     assert len({picture.getpixel((0, 0)) for picture in drawn}) > COUNT / 4
-    inputs = np.stack([scenes.PREPROCESSING.preprocess(picture) for picture in drawn])
+    inputs = np.stack([PREPROCESSING.preprocess(picture) for picture in drawn])
     assert inputs.shape == (COUNT, 28, 28)
     assert len(np.unique(inputs.reshape(COUNT, -1), axis=0)) > COUNT * 0.8
 

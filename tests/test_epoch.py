@@ -12,8 +12,10 @@ from torch import Tensor
 from model.network import CNN
 from training import data as data_module
 from training import epoch
-from training.data import RECIPE, Data, get_data
+from training.data import Data, get_data
+from training.recipes import RECIPES
 
+RECIPE = RECIPES["fashion-mnist"]
 EPOCHS, ALL = 3, 1.0
 
 
@@ -25,7 +27,7 @@ def folder(tmp_path: Path, samples: Samples, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def data(folder: Path) -> Data:
-    return get_data(folder)
+    return get_data(RECIPE, folder)
 
 
 @pytest.mark.parametrize("network", [None, CNN(**RECIPE.arguments())])
@@ -33,7 +35,7 @@ def test_an_epoch_has_all_training_pictures_and_outliers(
     data: Data, network: CNN | None
 ) -> None:
     plan = epoch.plan_epochs(data, EPOCHS, ALL)[0]
-    scenes = epoch.render_scenes(data.train, EPOCHS, ALL, seed=1)
+    scenes = epoch.make_scenes(data, EPOCHS, ALL, seed=1)
     random = torch.Generator().manual_seed(1)
     pixels, targets, soft_targets = epoch.build_epoch(
         data, scenes, network, plan, random
@@ -55,14 +57,14 @@ def test_an_epoch_has_photos_and_outliers_that_are_given(
             picture = Image.fromarray(samples.pixels[index]).resize((90, 60))
             picture.save(tmp_path / "photos" / name / f"{index}.png")
     np.savez(tmp_path / "digits.npz", images=samples.pixels)
-    data = get_data(folder, tmp_path / "photos", [tmp_path / "digits.npz"], 6)
-    assert data.fingerprint != get_data(folder).fingerprint
+    data = get_data(RECIPE, folder, tmp_path / "photos", [tmp_path / "digits.npz"], 6)
+    assert data.fingerprint != get_data(RECIPE, folder).fingerprint
     assert data.photos
     photos = epoch.distil(CNN(**RECIPE.arguments()), data.photos)
     count, hats = len(photos.targets), int(photos.targets[:, -1].sum())
     assert torch.allclose(photos.soft_targets.sum(1), torch.ones(count))
     plan = epoch.plan_epochs(data, EPOCHS, ALL)[1]
-    scenes = epoch.render_scenes(data.train, EPOCHS, ALL, seed=1)
+    scenes = epoch.make_scenes(data, EPOCHS, ALL, seed=1)
     pictures = epoch.build_epoch(
         data._replace(photos=photos), scenes, None, plan, torch.Generator()
     )
@@ -119,7 +121,7 @@ def test_a_short_run_has_fewer_synthetic_pictures(data: Data) -> None:
 
 def test_scenes_are_rendered_for_a_tenth_of_the_epochs(data: Data) -> None:
     share = 0.5
-    scenes = epoch.render_scenes(data.train, EPOCHS, share, seed=1)
+    scenes = epoch.make_scenes(data, EPOCHS, share, seed=1)
     count = EPOCHS / 10 * share * len(data.train.labels)
     assert abs(len(scenes.labelled.labels) - epoch.SCENE_SHARE * count) < 1
     outliers = epoch.OUTLIER_CANDIDATES * epoch.OUTLIER_SCENE_SHARE * count

@@ -11,9 +11,10 @@ from PIL import Image
 from test_artifact import pack
 
 from training import folders
-from training.data import RECIPE
+from training.recipes import RECIPES
 
-CLASSES = RECIPE.dataset.classes
+RECIPE = RECIPES["fashion-mnist"]
+CLASSES = RECIPE.classes
 PREPROCESSING = RECIPE.preprocessing
 
 

@@ -5,8 +5,8 @@ import torch
 
 from model.network import CNN
 from training import optimizer as module
-from training.data import RECIPE
 from training.optimizer import Muon, build_optimizer, build_schedule, orthogonalise
+from training.recipes import RECIPES
 
 
 @pytest.mark.parametrize("shape", [(48, 432), (432, 48), (16, 16)])
@@ -46,7 +46,7 @@ def test_a_step_is_as_long_as_that_of_adamw(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("fine_tuning", [False, True])
 def test_every_weight_is_moved_and_kernels_by_muon(fine_tuning: bool) -> None:
-    network = CNN(**RECIPE.arguments())
+    network = CNN(**RECIPES["fashion-mnist"].arguments())
     groups = build_optimizer(network, fine_tuning=fine_tuning).param_groups
     moved = [id(weight) for group in groups for weight in group["params"]]
     assert sorted(moved) == sorted(map(id, network.parameters()))

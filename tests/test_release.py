@@ -14,6 +14,7 @@ from model.network import CNN, Calibrated, export_onnx, unknown_score
 from training import data as data_module
 from training import release
 from training.data import Data, Photos, get_data, one_hot_targets
+from training.recipes import RECIPES
 from training.release import check, evaluate, threshold_of, validation_accuracy
 
 
@@ -25,7 +26,7 @@ def folder(tmp_path: Path, samples: Samples, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def data(folder: Path) -> Data:
-    return get_data(folder)
+    return get_data(RECIPES["fashion-mnist"], folder)
 
 
 def test_accuracy_is_measured_on_what_is_set_aside(data: Data) -> None:

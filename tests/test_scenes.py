@@ -4,19 +4,23 @@ import torch
 from conftest import Samples
 from torch import Generator, Tensor
 
+from model.preprocessing import Garment
 from synthetic import outliers, scenes
+
+PREPROCESSING = Garment(size=28)
 
 
 def garments(samples: Samples, seed: int = 1) -> Tensor:
     labels = torch.from_numpy(samples.labels).long()
     random = Generator().manual_seed(seed)
-    return scenes.render_garment_scenes(
-        torch.from_numpy(samples.pixels), labels, random
-    )
+    pixels = torch.from_numpy(samples.pixels)
+    return scenes.render_scenes(pixels, labels, random, PREPROCESSING)
 
 
 def outlier_scenes(count: int) -> Tensor:
-    return scenes.render_outlier_scenes(count, Generator().manual_seed(1))
+    return scenes.render_outlier_scenes(
+        count, Generator().manual_seed(1), PREPROCESSING
+    )
 
 
 def test_scenes_show_the_garment(samples: Samples) -> None:

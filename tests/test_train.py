@@ -20,8 +20,10 @@ from model.classifier import Classifier
 from model.network import CNN
 from training import data as data_module
 from training import epoch, release
-from training.data import RECIPE, Data, Photos, get_data, one_hot_targets
+from training.data import Data, Photos, get_data, one_hot_targets
+from training.recipes import RECIPES
 
+RECIPE = RECIPES["fashion-mnist"]
 EPOCHS = 3
 Facts = dict[str, Any]
 
@@ -44,7 +46,7 @@ def folder(tmp_path: Path, samples: Samples) -> Path:
 
 @pytest.fixture
 def data(folder: Path) -> Data:
-    return get_data(folder)
+    return get_data(RECIPE, folder)
 
 
 @pytest.fixture
@@ -84,10 +86,10 @@ def test_the_seed_decides_the_weights(data: Data, tmp_path: Path) -> None:
 
 
 def test_training_lowers_the_loss(data: Data) -> None:
-    state = train.build_state(train.Run(EPOCHS, 1), 100)
+    state = train.build_state(train.Run(EPOCHS, 1), RECIPE.arguments(), 100)
     random = torch.Generator().manual_seed(1)
     plan = epoch.plan_epochs(data, EPOCHS, 1.0)[-1]
-    scenes = epoch.render_scenes(data.train, EPOCHS, 1.0, seed=1)
+    scenes = epoch.make_scenes(data, EPOCHS, 1.0, seed=1)
     pictures = epoch.build_epoch(data, scenes, None, plan, random)
     with tqdm(disable=True) as bar:
         losses = [train.train_epoch(state, pictures, random, bar) for _ in range(8)]
@@ -95,8 +97,8 @@ def test_training_lowers_the_loss(data: Data) -> None:
 
 
 def test_fine_tuning_begins_with_the_weights_of_the_start(start: Facts) -> None:
-    tuned = train.build_state(train.Run(EPOCHS, 1, start), 100)
-    fresh = train.build_state(train.Run(EPOCHS, 1), 100)
+    tuned = train.build_state(train.Run(EPOCHS, 1, start), start["arguments"], 100)
+    fresh = train.build_state(train.Run(EPOCHS, 1), RECIPE.arguments(), 100)
     weight = start["state_dict"]["head.weight"]
     assert torch.equal(tuned.network.head.weight, weight)
     assert not torch.equal(fresh.network.head.weight, weight)
@@ -104,8 +106,8 @@ def test_fine_tuning_begins_with_the_weights_of_the_start(start: Facts) -> None:
 
 
 def test_a_released_model_can_be_fine_tuned(classifier: Classifier) -> None:
-    start = train.read_start(ROOT / "model.bin")
-    train.build_state(train.Run(EPOCHS, 1, start), 100)
+    start = train.read_start(ROOT / "model.bin", RECIPE)
+    train.build_state(train.Run(EPOCHS, 1, start), start["arguments"], 100)
     assert train.Run(EPOCHS, 1, start).settings()["start"] == classifier.version
 
 
@@ -149,7 +151,10 @@ def test_fine_tuning_erases_to_the_end_and_has_all_synthetic_pictures(
     erased: list[bool] = []
     shares: list[float] = []
 
-    def augment(pixels: Tensor, _random: torch.Generator, erasing: bool) -> Tensor:
+    def augment(
+        pixels: Tensor, _random: torch.Generator, *, flips: bool, erasing: bool
+    ) -> Tensor:
+        assert flips
         erased.append(erasing)
         return pixels
 
@@ -166,12 +171,9 @@ def test_fine_tuning_erases_to_the_end_and_has_all_synthetic_pictures(
     assert shares == [epoch.synthetic_share(EPOCHS), 1]
 
 
-def test_fine_tuning_refuses_other_classes(
-    data: Data, start: Facts, tmp_path: Path
-) -> None:
-    start["classes"] = start["classes"][::-1]
-    with pytest.raises(ValueError, match="other classes"):
-        run(data, tmp_path, start=start)
+def test_fine_tuning_refuses_a_model_of_another_data_set() -> None:
+    with pytest.raises(ValueError, match="of Fashion-MNIST, not of KMNIST"):
+        train.read_start(ROOT / "model.bin", RECIPES["kmnist"])
 
 
 def resume(
@@ -338,7 +340,12 @@ def test_options_are_checked_before_training(
 
 
 def test_fine_tuning_and_a_quick_run_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    for options, epochs in ([], 45), (["--start", "x"], 3), (["--quick"], 5):
+    for options, epochs in (
+        ([], 45),
+        (["--dataset", "mnist"], 15),
+        (["--start", "x"], 3),
+        (["--quick"], 5),
+    ):
         monkeypatch.setattr(sys, "argv", ["train.py", *options])
         assert train.parse_options().epochs == epochs
 

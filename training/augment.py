@@ -15,9 +15,11 @@ ERASE_SHARE = 0.5
 ERASE_SIDES = 4, 13  # erased rectangles are 3 to 11 pixels wide and high
 
 
-def augment(pixels: Tensor, random: Generator, erasing: bool = True) -> Tensor:
-    """Return flipped, shifted and erased copies of pictures."""
-    shifted = shift(flip(pixels, random), random)
+def augment(
+    pixels: Tensor, random: Generator, *, flips: bool = True, erasing: bool = True
+) -> Tensor:
+    """Return shifted copies of pictures, some of them flipped or erased."""
+    shifted = shift(flip(pixels, random) if flips else pixels, random)
     return erase(shifted, random) if erasing else shifted
 
 

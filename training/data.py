@@ -1,7 +1,7 @@
 """What a run trains on: a data set, photos and outliers, and what validates it.
 
-    >>> data = get_data(Path("data"))                    # downloads it if missing
-    >>> photos = read_photos(Path("clothing-photos/train"), data.classes)
+    >>> data = get_data(RECIPES["mnist"], Path("data"))     # downloads it if missing
+    >>> photos = read_photos(Path("clothing-photos/train"), data.recipe)
 
 The validation pictures are split off here, the same for every run.
 """
@@ -17,54 +17,16 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import one_hot
-from torchvision.datasets import MNIST, FashionMNIST
+from torchvision.datasets import MNIST
 from tqdm import tqdm
 
-from model.preprocessing import Garment, Preprocessing
 from training.folders import (
     classes_of,
     find_photos,
     load_all_views,
     read_outlier_sets,
 )
-
-
-class Recipe(NamedTuple):
-    """A data set to train on, and how its pictures become inputs."""
-
-    name: str  # of the model
-    title: str  # of the data set
-    dataset: type[MNIST]  # its reader in torchvision
-    preprocessing: Preprocessing  # picture -> input array
-    aliases: dict[str, list[str]]  # folder, singular -> classes its photos may be
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the constructor arguments of a new network."""
-        size, channels = self.preprocessing.size, self.preprocessing.channels
-        classes = len(self.dataset.classes)
-        return {"size": size, "channels": channels, "classes": classes}
-
-
-RECIPE = Recipe(
-    name="fashion",
-    title="Fashion-MNIST",
-    dataset=FashionMNIST,
-    preprocessing=Garment(size=28),
-    aliases={
-        "t-shirt": ["T-shirt/top"],
-        "top": ["T-shirt/top"],
-        "pant": ["Trouser"],
-        "jean": ["Trouser"],
-        "longsleeve": ["Pullover"],
-        "sweater": ["Pullover"],
-        "hoodie": ["Pullover"],
-        "outwear": ["Coat"],
-        "outerwear": ["Coat"],
-        "jacket": ["Coat"],
-        "shoe": ["Sandal", "Sneaker", "Ankle boot"],
-        "boot": ["Ankle boot"],
-    },
-)
+from training.recipes import Recipe
 
 VALIDATION_SIZE = 5_000  # of the training pictures
 SPLIT_SEED = 0  # not the run's, so that all runs have the same validation pictures
@@ -106,12 +68,12 @@ class Photos(NamedTuple):
 
 
 class Data(NamedTuple):
-    """All data of a run. No validation picture is ever trained on."""
+    """All data of a run. No validation or test picture is ever trained on."""
 
     train: Split
     validation: Split  # taken from the training pictures of the data set
     test: Split
-    classes: list[str]
+    recipe: Recipe
     photos: Photos | None  # to train on
     validation_photos: Photos | None
     outliers: dict[
@@ -119,6 +81,11 @@ class Data(NamedTuple):
     ]  # by name, uint8 [N, *input_shape], beside synthetic ones
     fingerprint: str  # SHA-256 of all of the above
     parent: dict[str, Any]  # the data facts of the model that training starts from
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of their ids."""
+        return self.recipe.classes
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -128,7 +95,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("data"),
         metavar="DIR",
-        help=f"torchvision root; {RECIPE.title} is downloaded if missing (data)",
+        help="torchvision root; the data set is downloaded if missing (data)",
     )
     parser.add_argument(
         "--photos",
@@ -139,30 +106,30 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def get_data(
+    recipe: Recipe,
     folder: Path,
     photos: Path | None = None,
     outliers: Sequence[Path] = (),
     views: int = VIEWS,
 ) -> Data:
-    """Read the recipe's data set from a torchvision root; download it if missing.
+    """Read a data set from a torchvision root; download it if missing.
 
     `photos` is a tree for `read_photos`, which makes `views` of each; `outliers` are
     folders or NPZ files of pictures of none of the classes.
     """
-    parts = [read_dataset(folder, is_train) for is_train in (True, False)]
+    parts = [read_dataset(recipe, folder, is_train) for is_train in (True, False)]
     (pixels, labels), test = [Split(part.data, part.targets) for part in parts]
-    classes = parts[0].classes
     order = torch.randperm(len(labels), generator=Generator().manual_seed(SPLIT_SEED))
     held_out, rest = order[:VALIDATION_SIZE], order[VALIDATION_SIZE:]
     train, validation = (Split(pixels[of], labels[of]) for of in (rest, held_out))
-    arrays = read_outlier_sets(outliers, RECIPE.preprocessing)
+    arrays = read_outlier_sets(outliers, recipe.preprocessing)
     sets = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    both = read_photos(photos, classes, views).split() if photos else (None, None)
+    both = read_photos(photos, recipe, views).split() if photos else (None, None)
     return Data(
         train=train,
         validation=validation,
         test=test,
-        classes=classes,
+        recipe=recipe,
         photos=both[0],
         validation_photos=both[1],
         outliers=sets,
@@ -173,15 +140,15 @@ def get_data(
     )
 
 
-def read_dataset(folder: Path, is_train: bool) -> MNIST:
-    """Read training or test pictures of the recipe; download them if missing.
+def read_dataset(recipe: Recipe, folder: Path, is_train: bool) -> MNIST:
+    """Read training or test pictures of a recipe; download them if missing.
 
     Raises `ValueError` if that fails, or if a stop while unpacking left damaged files.
     """
     try:
-        return RECIPE.dataset(folder, is_train, download=True)
+        return recipe.dataset(folder, is_train, download=True)
     except (EOFError, RuntimeError, ValueError) as error:
-        name = folder / RECIPE.dataset.__name__
+        name = folder / recipe.dataset.__name__
         raise ValueError(f"{error}; if {name} is damaged, delete it") from error
 
 
@@ -198,14 +165,15 @@ def one_hot_targets(labels: Tensor, classes: int) -> Tensor:
     return one_hot(labels, classes + 1).bool()
 
 
-def read_photos(folder: Path, classes: Sequence[str], views: int = VIEWS) -> Photos:
+def read_photos(folder: Path, recipe: Recipe, views: int = VIEWS) -> Photos:
     """Read a tree of labelled photos, `folder/<class>/**`.
 
     Photos in a folder that names no class are unknown. Files that are no pictures are
     skipped, with one line of their number. Raises `ValueError` if none is left.
     """
-    files, names = find_photos(folder, classes, RECIPE.aliases)
-    loaded = list(load_all_views(files, views, RECIPE.preprocessing))
+    classes, aliases = recipe.classes, recipe.aliases
+    files, names = find_photos(folder, classes, aliases)
+    loaded = list(load_all_views(files, views, recipe.preprocessing))
     photos = [photo for photo in loaded if photo]
     if not photos:
         raise ValueError(f"no pictures in {folder}")
@@ -214,7 +182,7 @@ def read_photos(folder: Path, classes: Sequence[str], views: int = VIEWS) -> Pho
             f"files of {folder} that are no pictures: {len(files) - len(photos)}"
         )
     ids = {
-        name: [classes.index(c) for c in classes_of(name, classes, RECIPE.aliases)]
+        name: [classes.index(c) for c in classes_of(name, classes, aliases)]
         for name in set(names)
     }
     unknown = sorted(name for name in ids if not ids[name])

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 
 from model.network import unknown_score
 from synthetic.outliers import make_outliers
-from synthetic.scenes import render_garment_scenes, render_outlier_scenes
+from synthetic.scenes import render_outlier_scenes, render_scenes
 from training.data import Data, Photos, Split, one_hot_targets
 from training.release import evaluate
 
@@ -66,19 +66,21 @@ def synthetic_share(epochs: int) -> float:
     return min(1, epochs / FULL_EPOCHS)
 
 
-def render_scenes(train: Split, epochs: int, share: float, seed: int) -> Scenes:
+def make_scenes(data: Data, epochs: int, share: float, seed: int) -> Scenes:
     """Render the synthetic photos from which the epochs of a run sample."""
-    count = len(train.labels)
+    count = len(data.train.labels)
     times = min(SCENE_EPOCHS, epochs / 10)
     random = Generator().manual_seed(seed)
     chosen = torch.randperm(count, generator=random)
     chosen = chosen[: math.ceil(times * SCENE_SHARE * count * share)]
-    pixels, labels = train.pixels[chosen], train.labels[chosen]
+    pixels, labels = data.train.pixels[chosen], data.train.labels[chosen]
+    garments = labels if data.recipe.is_worn else torch.full_like(labels, -1)
+    preprocessing = data.recipe.preprocessing
     outlier_count = OUTLIER_CANDIDATES * times * OUTLIER_SCENE_SHARE * count * share
-    outliers = render_outlier_scenes(math.ceil(outlier_count), random)
-    return Scenes(
-        Split(render_garment_scenes(pixels, labels, random), labels), outliers
-    )
+    size = math.ceil(outlier_count)
+    outliers = render_outlier_scenes(size, random, preprocessing)
+    pixels = render_scenes(pixels, garments, random, preprocessing)
+    return Scenes(Split(pixels, labels), outliers)
 
 
 def plan_epochs(data: Data, epochs: int, share: float) -> list[EpochPlan]:

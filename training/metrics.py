@@ -4,7 +4,7 @@
 0.998
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,6 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from training.data import RECIPE
 from training.folders import classes_of
 
 BINS = 15  # of the calibration error
@@ -99,14 +98,17 @@ def measure_unknown(predictions: Predictions, known: Predictions) -> dict[str, A
 
 
 def measure_photos(
-    predictions: Predictions, folders: Sequence[str], classes: Sequence[str]
+    predictions: Predictions,
+    folders: Sequence[str],
+    classes: Sequence[str],
+    aliases: Mapping[str, list[str]],
 ) -> dict[str, Any]:
     """Return accuracy before refusal and refusals of photos, in all and by folder.
 
     A photo is right if its class is any of those that its folder's name stands for.
     """
     names = np.array(folders)
-    allowed = {name: classes_of(name, classes, RECIPE.aliases) for name in set(folders)}
+    allowed = {name: classes_of(name, classes, aliases) for name in set(folders)}
     has_class = np.array([bool(allowed[name]) for name in folders])
     rows = zip(predictions.class_ids, folders, strict=True)
     is_right = np.array([classes[class_id] in allowed[name] for class_id, name in rows])

@@ -40,7 +40,6 @@ from model.network import (
 )
 from training.augment import augment
 from training.data import (
-    RECIPE,
     SPLIT_SEED,
     VIEWS,
     Data,
@@ -50,6 +49,7 @@ from training.data import (
     get_data,
 )
 from training.metrics import recall_precision
+from training.recipes import find_recipe
 
 EVALUATION_BATCH = 250  # fastest: its activations stay in the cache
 CALIBRATION_COPIES = 8  # of each validation picture, each augmented in its own way
@@ -157,7 +157,8 @@ def calibration_of(network: CNN, data: Data) -> Calibration:
     """
     random = Generator().manual_seed(SPLIT_SEED)
     copies = data.validation.pixels.repeat(CALIBRATION_COPIES, 1, 1)
-    logits = evaluate(network, augment(copies, random, erasing=False))[:, :-1]
+    copies = augment(copies, random, flips=data.recipe.flips, erasing=False)
+    logits = evaluate(network, copies)[:, :-1]
     return fit_calibration(logits, data.validation.labels.repeat(CALIBRATION_COPIES))
 
 
@@ -275,17 +276,17 @@ def sample_of(classifier: Classifier, pixels: Tensor, file: str) -> Sample:
 def describe(data: Data) -> Facts:
     """Return the facts that serving needs, but for version and threshold."""
     return {
-        "name": RECIPE.name,
+        "name": data.recipe.name,
         "version": "unsaved",
         "classes": data.classes,
-        **RECIPE.preprocessing.facts(),
+        **data.recipe.preprocessing.facts(),
     }
 
 
 def describe_data(data: Data) -> Facts:
     """Return where the training data is from, and how much there is of it."""
     return {
-        "name": RECIPE.title,
+        "name": data.recipe.title,
         "split_seed": SPLIT_SEED,
         "photo_views": VIEWS,
         "fingerprint": data.fingerprint,
@@ -343,7 +344,8 @@ def main() -> None:
     options = parser.parse_args()
     try:
         artifact.check_output(options.output)
-        data = get_data(options.data, options.photos, views=1)  # none is trained on
+        recipe = find_recipe(artifact.load(str(options.model)).facts["data"]["name"])
+        data = get_data(recipe, options.data, options.photos, views=1)
         facts = release_again(options.output, options.model, data)
     except (artifact.ArtifactError, OSError, ValueError) as error:
         sys.exit(f"release: {error}")
