@@ -54,6 +54,32 @@ def test_validation_pictures_are_never_trained_on(
     assert parts.classes[9] == "Ankle boot"
 
 
+def test_training_pictures_of_the_test_set_are_left_out(
+    tmp_path: Path,
+    samples: Samples,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And the others stay in the part where they were."""
+    monkeypatch.setattr(data, "VALIDATION_SIZE", 20)
+    every, fewer = (
+        data.get_data(
+            RECIPE, torchvision_root(tmp_path / str(n), samples, duplicates=n)
+        )
+        for n in (0, 7)
+    )
+    assert (every.duplicates, fewer.duplicates) == (0, 7)
+    assert "the test set has them: 7\n" in capsys.readouterr().out
+    for before, after in zip(every[:2], fewer[:2], strict=True):
+        kept = [row.tobytes() for row in after.pixels.numpy()]
+        assert kept == [
+            row for row in (r.tobytes() for r in before.pixels.numpy()) if row in kept
+        ]
+    pictures = torch.cat([fewer.train.pixels, fewer.validation.pixels])
+    assert len(pictures) == 93
+    assert not data.is_equal(pictures, fewer.test.pixels).any()
+
+
 def test_other_data_has_another_fingerprint(tmp_path: Path, samples: Samples) -> None:
     root = torchvision_root(tmp_path, samples)
     first = data.get_data(RECIPE, root).fingerprint

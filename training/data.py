@@ -74,6 +74,7 @@ class Data(NamedTuple):
     validation: Split  # taken from the training pictures of the data set
     test: Split
     recipe: Recipe
+    duplicates: int  # training pictures left out, for the test set has them
     photos: Photos | None  # to train on
     validation_photos: Photos | None
     outliers: dict[
@@ -121,7 +122,12 @@ def get_data(
     (pixels, labels), test = [Split(part.data, part.targets) for part in parts]
     order = torch.randperm(len(labels), generator=Generator().manual_seed(SPLIT_SEED))
     held_out, rest = order[:VALIDATION_SIZE], order[VALIDATION_SIZE:]
-    train, validation = (Split(pixels[of], labels[of]) for of in (rest, held_out))
+    indices = [part[~is_equal(pixels[part], test.pixels)] for part in (rest, held_out)]
+    train, validation = (Split(pixels[part], labels[part]) for part in indices)
+    if duplicates := len(labels) - sum(map(len, indices)):
+        tqdm.write(
+            f"training pictures left out, for the test set has them: {duplicates}"
+        )
     arrays = read_outlier_sets(outliers, recipe.preprocessing)
     sets = {name: torch.from_numpy(array) for name, array in arrays.items()}
     both = read_photos(photos, recipe, views).split() if photos else (None, None)
@@ -130,6 +136,7 @@ def get_data(
         validation=validation,
         test=test,
         recipe=recipe,
+        duplicates=duplicates,
         photos=both[0],
         validation_photos=both[1],
         outliers=sets,
@@ -138,6 +145,13 @@ def get_data(
         ),
         parent={},
     )
+
+
+def is_equal(pixels: Tensor, others: Tensor) -> Tensor:
+    """Return which pictures are among others, byte for byte: bool [N]."""
+    known = {picture.tobytes() for picture in others.numpy()}
+    rows = [row.tobytes() in known for row in pixels.numpy()]
+    return torch.tensor(rows, dtype=torch.bool)
 
 
 def read_dataset(recipe: Recipe, folder: Path, is_train: bool) -> MNIST:

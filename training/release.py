@@ -291,6 +291,7 @@ def describe_data(data: Data) -> Facts:
         "photo_views": VIEWS,
         "fingerprint": data.fingerprint,
         **{part: len(getattr(data, part).labels) for part in Data._fields[:3]},
+        "duplicates": data.duplicates,
         "photos": len(data.photos.targets) if data.photos else 0,
         "photos_aside": len(data.validation_photos.targets)
         if data.validation_photos
