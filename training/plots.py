@@ -49,7 +49,7 @@ def draw_confusion(
             axes.text(column, row, str(count), ha="center", va="center", color=colour)
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axes.set_yticks(range(len(classes)), classes)
-    axes.set(xlabel="predicted", ylabel="true", title="Fashion-MNIST test pictures")
+    axes.set(xlabel="predicted", ylabel="true", title="Test pictures")
     _save(figure, folder / "confusion.png")
 
 
@@ -82,7 +82,7 @@ def draw_classes(folder: Path, test: dict[str, Any], classes: Sequence[str]) -> 
         axes.bar_label(bars, [f"{value:.1%}" for value in test[name]], padding=3)
     axes.set_yticks(rows, classes)
     axes.invert_yaxis()
-    axes.set(xlim=(0, 1.12), title="Fashion-MNIST test pictures")
+    axes.set(xlim=(0, 1.12), title="Test pictures")
     axes.legend(loc="lower right")
     _save(figure, folder / "classes.png")
 
@@ -97,7 +97,7 @@ def draw_scores(
     values = np.concatenate([known, *outliers.values()])
     low, high = np.quantile(values, [0.001, 0.999])
     edges = np.linspace(low, high, SCORE_BINS)
-    rows = {"Fashion-MNIST": known} | outliers
+    rows = {"test pictures": known} | outliers
     figure, all_axes = plt.subplots(
         len(rows), 1, figsize=(10, 0.75 * len(rows) + 1.5), sharex=True
     )
