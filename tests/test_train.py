@@ -14,6 +14,7 @@ from test_artifact import saved
 from torch import Tensor, nn
 from tqdm import tqdm
 
+import evaluate
 import train
 from model import artifact
 from model.classifier import Classifier
@@ -312,6 +313,23 @@ def test_train_writes_a_model_that_serves_and_can_be_fine_tuned(
     assert facts["data"]["before"] == model.facts["data"]
     files = sorted(path.name for path in tmp_path.iterdir() if path.is_file())
     assert files == ["1.bin", "2.bin", "odd.npz"]  # no checkpoint is left
+
+
+@pytest.mark.filterwarnings("default")  # the exporter's own
+@pytest.mark.parametrize("name", ["mnist", "kmnist"])
+def test_another_data_set_is_trained_on_and_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: Samples, name: str
+) -> None:
+    recipe, output = RECIPES[name], tmp_path / "model.bin"
+    root = torchvision_root(tmp_path, samples, recipe.dataset.__name__)
+    command_line(monkeypatch, root, output, "--dataset", name)
+    train.main()
+    model = artifact.read(str(output))
+    assert (model.facts["name"], model.facts["classes"]) == (name, recipe.classes)
+    assert model.facts["data"]["name"] == recipe.title
+    measured = evaluate.measure(model, root, [], None).metrics["test"]
+    accuracy = model.facts["metrics"]["onnx_accuracy"]
+    assert measured["accuracy"] == pytest.approx(accuracy)
 
 
 @pytest.mark.parametrize(
