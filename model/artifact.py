@@ -41,7 +41,7 @@ SAMPLES_ENTRY = f"{SAMPLES_FOLDER}samples.json"
 MAX_ONNX_BYTES = 256 * 1024**2  # unpacked, as those below
 MAX_JSON_BYTES = 1024**2
 MAX_SAMPLE_BYTES = 100_000
-MAX_SAMPLES = 10
+MAX_SAMPLES = 100
 MAX_NAME = 64  # characters, of a model or a class
 MAX_FAULT = 1_000  # characters of an error message
 VERSION_DIGITS = 12  # of the SHA-256
@@ -74,6 +74,12 @@ def _check_printable(name: str) -> str:
     return name
 
 
+def _check_path(name: str) -> str:
+    if "/" in name:  # it is part of addresses
+        raise ValueError("it must be without a slash")
+    return name
+
+
 def _check_unique(names: list[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError("two are the same")
@@ -88,7 +94,7 @@ Name = Annotated[
 class Facts(BaseModel, frozen=True, strict=True):
     """The entries of `model.json` that serving needs; there are more."""
 
-    name: Name
+    name: Annotated[Name, AfterValidator(_check_path)]
     version: str
     classes: Annotated[list[Name], Field(min_length=2), AfterValidator(_check_unique)]
     input: dict[str, Any]  # this and the next are for `preprocessing.from_facts`

@@ -48,7 +48,7 @@ def explanation(prediction: Prediction) -> Json:
 
     The pixels are numbers, as `pixels` in a request: they can be sent back as they are.
     """
-    if prediction.activation is None:
+    if prediction.pixels is None:
         return {}
     return {
         "explain": {

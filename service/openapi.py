@@ -34,7 +34,7 @@ DOCS_HEADERS = {  # Swagger UI sets styles of its own
 ABOUT = """A picture in, its class out, or a clear error.
 
 The model `{model.name}`, version `{model.version}`, has the input shape {shape} and
-these classes: {classes}.
+these classes: {classes}. {unknown}
 
 Errors of `/predict` and of the service are problems (RFC 9457) with a stable `code`.
 Below `/v2` they are `{{"error": ...}}`, in the Seldon protocol its own status object,
@@ -44,6 +44,11 @@ a new one, and `X-Model-Version`.
 | status | code | for example |
 | --- | --- | --- |
 {codes}"""
+
+REFUSES = "A picture of none of them is refused with `unknown_class`."
+REFUSES_NOT = (
+    "This model refuses nothing: a picture of none of them gets a class all the same."
+)
 
 
 class Operation(NamedTuple):
@@ -169,6 +174,7 @@ def describe(model: Classifier) -> Json:
         model=model,
         shape=list(model.input_shape),
         classes=", ".join(model.classes),
+        unknown=REFUSES if model.refuses_unknown else REFUSES_NOT,
         codes="\n".join(rows),
     )
     return {
@@ -257,7 +263,7 @@ def messages(model: Classifier) -> Json:
 
 def examples(model: Classifier) -> dict[str, Json]:
     """Return examples of messages, by name, with the facts of the model."""
-    label = model.classes[0]
+    label, threshold = model.classes[0], model.unknown_threshold
     image = b64encode(model.samples[0].picture if model.samples else b"").decode()
     names = {"name": model.name, "version": model.version}
     prediction = {
@@ -265,7 +271,7 @@ def examples(model: Classifier) -> dict[str, Json]:
         "class_id": 0,
         "probability": 1.0,
         "probabilities": dict.fromkeys(model.classes, 0.0) | {label: 1.0},
-        "unknown_score": (model.unknown_threshold or 0) - 1,
+        "unknown_score": None if threshold is None else threshold - 1,
     }
     pixels = {"name": "pixels", "datatype": "UINT8", "shape": [-1, *model.input_shape]}
     one = {"datatype": "BYTES", "shape": [1]}

@@ -81,10 +81,12 @@ class Explanation(Message):
 
     pixels: list[Any]
     """The model's input, numbers from 0 to 255."""
-    activation: list[list[float]]
-    """How much each part of the picture contributes to the class."""
-    unknown_threshold: float
-    """An unknown score above it means none of the classes."""
+    activation: list[list[float]] | None
+    """How much each part of the picture contributes to the class; null if the model
+    has no class activation."""
+    unknown_threshold: float | None
+    """An unknown score above it means none of the classes; null if the model refuses
+    no picture."""
 
 
 class Prediction(Message):
@@ -98,8 +100,8 @@ class Prediction(Message):
     """Its probability, calibrated."""
     probabilities: dict[str, float]
     """The probability of each class."""
-    unknown_score: float
-    """Log-odds of none of the classes: higher is less like any of them."""
+    unknown_score: float | None
+    """Higher is less like any of the classes; null if the model refuses no picture."""
     explain: Explanation | None = None
     """Only with `explain=true`."""
 
@@ -128,7 +130,7 @@ class UnknownClass(Problem):
     """A picture of none of the classes."""
 
     unknown_score: float
-    """Log-odds of none of the classes: higher is less like any of them."""
+    """Higher is less like any of the classes."""
     unknown_threshold: float
     """The threshold that the score exceeds."""
     nearest: dict[str, float]
@@ -309,6 +311,14 @@ class TensorMetadata(Message):
     """Its shape; -1 is the batch size."""
 
 
+class ModelParameters(Message):
+    """What the model does beside naming classes."""
+
+    refuses_unknown: bool
+    """False if a picture of none of the classes gets a class all the same: the outputs
+    `is_unknown` and `unknown_score` are missing then."""
+
+
 class ModelMetadata(Message):
     """The model's inputs and outputs."""
 
@@ -322,6 +332,8 @@ class ModelMetadata(Message):
     """The inputs; a request has one of them."""
     outputs: list[TensorMetadata]
     """The outputs; a request names those it wants."""
+    parameters: ModelParameters
+    """What else the model does."""
 
 
 class ModelReady(Message):

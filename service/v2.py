@@ -10,7 +10,7 @@ Triton's extension (docs/protocol/extension_binary_data.md of its server).
 import math
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ from service.schemas import (
     InferenceResponse,
     Message,
     ModelMetadata,
+    ModelParameters,
     OutputName,
     OutputTensor,
     PixelsInput,
@@ -45,14 +46,16 @@ MAX_DETAIL = 500  # characters of an error's text, which may quote the request
 IMAGE_ROWS: tuple[list[int], ...] = ([], [1])  # shapes of one element
 DTYPES = {"UINT8": "u1", "FP32": "<f4", "INT64": "<i8", "BOOL": "?"}
 
-# name: datatype, values of one picture
-OUTPUTS: dict[OutputName, tuple[str, Callable[[Prediction], list[Any]]]] = {
+Output = tuple[str, Callable[[Prediction], list[Any]]]  # datatype, values of a picture
+
+OUTPUTS: dict[OutputName, Output] = {
     "probabilities": ("FP32", lambda one: list(one.probabilities.values())),
     "class_id": ("INT64", lambda one: [one.class_id]),
     "label": ("BYTES", lambda one: [one.label]),
     "is_unknown": ("BOOL", lambda one: [one.is_unknown]),
     "unknown_score": ("FP32", lambda one: [one.unknown_score]),
 }
+NAMES_OF_UNKNOWN: set[OutputName] = {"is_unknown", "unknown_score"}
 
 
 class InferenceCall(NamedTuple):
@@ -69,7 +72,7 @@ def read(
     """Read an inference request. Raises `RequestError`, `TooLargeError`."""
     head, binary = split_body(body, headers.get(HEADER_LENGTH.lower()))
     message = parse_json(InferenceRequest, head, classifier.input_shape)
-    outputs = requested_outputs(message)
+    outputs = requested_outputs(message, outputs_of(classifier))
     pictures = read_input(message, binary, classifier.input_shape)
     return InferenceCall(message.id, outputs, pictures)
 
@@ -118,9 +121,16 @@ def metadata(classifier: Classifier) -> ModelMetadata:
             TensorMetadata(
                 name=name, datatype=datatype, shape=output_shape(name, -1, classifier)
             )
-            for name, (datatype, _) in OUTPUTS.items()
+            for name, (datatype, _) in outputs_of(classifier).items()
         ],
+        parameters=ModelParameters(refuses_unknown=classifier.refuses_unknown),
     )
+
+
+def outputs_of(classifier: Classifier) -> dict[OutputName, Output]:
+    """Return the outputs of a model; without those of an unknown score it has none."""
+    missing = set() if classifier.refuses_unknown else NAMES_OF_UNKNOWN
+    return {name: output for name, output in OUTPUTS.items() if name not in missing}
 
 
 def to_predictions(outcomes: list[Outcome]) -> list[Prediction]:
@@ -142,16 +152,21 @@ def split_body(body: bytes, header: str | None) -> tuple[bytes, bytes]:
     return body[:length], body[length:]
 
 
-def requested_outputs(message: InferenceRequest) -> dict[OutputName, bool]:
+def requested_outputs(
+    message: InferenceRequest, offered: Collection[OutputName]
+) -> dict[OutputName, bool]:
     """Return the outputs to send, in order, and whether each is binary data."""
     parameters = message.parameters
     default = bool(parameters and parameters.binary_data_output)
     if not message.outputs:
-        return dict.fromkeys(OUTPUTS, default)
+        return dict.fromkeys(offered, default)
     outputs: dict[OutputName, bool] = {}
     for output in message.outputs:
         if output.name in outputs:
             detail = f"the output {output.name} is requested twice"
+            raise RequestError("bad_request", detail)
+        if output.name not in offered:
+            detail = f"the model has no {output.name}: it refuses no picture"
             raise RequestError("bad_request", detail)
         choice = output.parameters.binary_data if output.parameters else None
         outputs[output.name] = default if choice is None else choice

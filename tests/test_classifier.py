@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import colour_model
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from conftest import ROOT, Samples
 from numpy.typing import NDArray
 
 from model import artifact
-from model.classifier import Classifier, Prediction
+from model.classifier import PASS_BYTES, Classifier, Prediction
 from model.network import CNN, Calibrated, Calibration
 from training.data import get_data
 from training.recipes import RECIPES
@@ -146,6 +147,27 @@ def test_samples_must_be_answered_as_at_the_release(
 def test_a_model_without_samples_is_tried_with_a_generated_picture() -> None:
     model = artifact.load(str(ROOT / "model.bin"))._replace(samples=())
     assert Classifier(model).classes == model.facts["classes"]
+
+
+def test_a_pass_is_bounded_in_bytes() -> None:
+    """A batch of any size gets the same answers as its pictures alone."""
+    model = Classifier(colour_model.build_model())
+    assert model.pass_size == PASS_BYTES // (64 * 64 * 3) < 200
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (200, 64, 64, 3), np.uint8)
+    pixels[:, :, :, 1] //= 2
+    found = model.classify(pixels)
+    assert found == [model.classify(one[None])[0] for one in pixels]
+
+
+def test_a_model_may_refuse_and_explain_nothing() -> None:
+    model = Classifier(colour_model.build_model(is_complete=False))
+    pixels = np.zeros((1, *model.input_shape), np.uint8)
+    [found] = model.classify(pixels, explain=True)
+    assert (found.unknown_score, found.unknown_threshold) == (None, None)
+    assert found.activation is None
+    assert not found.is_unknown
+    assert found.pixels == pixels[0].tolist()
 
 
 def test_serving_never_imports_torch() -> None:
