@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import tempfile
 import zipfile
 from pathlib import Path
@@ -241,11 +242,9 @@ def write(path: Path, checkpoint: dict[str, Any], artifact: Artifact) -> None:
 
     `checkpoint` is what `torch.load(path, weights_only=True)` will return.
     """
-    import torch  # noqa: PLC0415 - only training writes, serving has no torch
-
     artifact.facts["version"] = version(artifact)
     buffer = io.BytesIO()  # a file would name the archive's folder after itself
-    torch.save(checkpoint | {"version": artifact.facts["version"]}, buffer)
+    save_checkpoint(checkpoint | {"version": artifact.facts["version"]}, buffer)
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.writestr(ONNX_ENTRY, artifact.onnx)
         archive.writestr(JSON_ENTRY, json.dumps(artifact.facts, indent=1))
@@ -254,6 +253,18 @@ def write(path: Path, checkpoint: dict[str, Any], artifact: Artifact) -> None:
         for sample in artifact.samples:
             archive.writestr(SAMPLES_FOLDER + sample.file, sample.picture)
     replace(path, buffer.getvalue())
+
+
+def save_checkpoint(checkpoint: dict[str, Any], buffer: io.BytesIO) -> None:
+    """Write what `torch.load` reads; without torch only if there is no tensor in it."""
+    try:
+        import torch  # noqa: PLC0415 - serving has no torch
+    except ModuleNotFoundError:
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("archive/data.pkl", pickle.dumps(checkpoint, protocol=2))
+            archive.writestr("archive/version", "3\n")  # of torch's format
+    else:
+        torch.save(checkpoint, buffer)
 
 
 def replace(path: Path, data: bytes) -> None:
