@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -143,4 +144,7 @@ def test_the_seldon_tester_prints_a_real_answer(
 def test_the_contract_is_the_models(classifier: Classifier) -> None:
     contract = json.loads((ROOT / "contract.json").read_text())
     assert tuple(contract["features"][0]["shape"]) == classifier.input_shape
-    assert contract["targets"][0]["repeat"] == len(classifier.classes)
+    assert [target["name"] for target in contract["targets"]] == classifier.classes
+    command = [sys.executable, "-m", "model", "contract", "model.bin"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == (ROOT / "contract.json").read_text()
