@@ -26,6 +26,7 @@ from model import artifact
 from model.classifier import Classifier
 from model.images import WHITE, Pixels
 from training import plots
+from training.charts import draw_charts
 from training.data import add_data_options, fingerprint, read_dataset
 from training.folders import find_photos, read_outlier_sets, read_pictures
 from training.metrics import (
@@ -72,11 +73,12 @@ def measure(
     given = read_outlier_sets(unknown, classifier.preprocessing)
     test = read_dataset(recipe, data, is_train=False)
     pixels, labels = test.data.numpy(), test.targets.numpy()
-    noise = noise_sets(pixels)
-    if same := noise.keys() & given.keys():
+    drawn = noise_sets(pixels)
+    drawn["charts and pages"] = draw_charts(classifier.preprocessing)
+    if same := drawn.keys() & given.keys():
         raise ValueError(f"{', '.join(same)}: evaluate.py has a set of this name")
     known = classify(classifier, pixels, recipe.title)
-    sets = given | noise
+    sets = given | drawn
     outliers = {name: classify(classifier, sets[name], name) for name in sets}
     trained_on = outliers_of(loaded.facts["data"])
     metrics: dict[str, Any] = {
@@ -86,7 +88,7 @@ def measure(
         "unknown": {
             name: measure_unknown(found, known)
             | {
-                "kind_trained_on": name in noise,
+                "kind_trained_on": name in drawn,
                 "trained_on": fingerprint([torch.from_numpy(sets[name])]) in trained_on,
             }
             for name, found in outliers.items()

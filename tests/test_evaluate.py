@@ -64,6 +64,7 @@ def test_a_report_is_complete(
     assert metrics["unknown"]["garments"]["trained_on"]
     assert metrics["unknown"]["uniform noise"]["accepted"] < 0.05
     assert not metrics["unknown"]["uniform noise"]["trained_on"]
+    assert metrics["unknown"]["charts and pages"]["pictures"] == 60
     assert metrics["photos"]["accuracy"] == 1
     card = (report / "model-card.md").read_text()
     assert card in capsys.readouterr().out
