@@ -170,7 +170,21 @@ class Residual(nn.Module):
         return cast("Tensor", self.quantiser((x + self.second(self.first(x))).relu()))
 
 
-class CNN(nn.Module):
+class Network(nn.Module):
+    """What can be calibrated and exported. `arguments` rebuild it."""
+
+    input_shape: tuple[int, ...]  # [size, size] or [size, size, 3]
+    arguments: dict[str, Any]
+
+    def outputs(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels uint8 [N, *input_shape] to maps, logits and unknown score.
+
+        Float32 [N, classes, h, w], [N, classes], the mean of the maps, and [N].
+        """
+        raise NotImplementedError
+
+
+class CNN(Network):
     """Pixels to an activation map for each class and for the unknown.
 
     The means of the maps are the logits: one a class, the last for "unknown". Maps
@@ -187,7 +201,7 @@ class CNN(nn.Module):
         quantised: bool = False,
     ) -> None:
         super().__init__()
-        self.arguments: dict[str, Any] = {
+        self.arguments = {
             "size": size,
             "channels": channels,
             "classes": classes,
@@ -251,6 +265,16 @@ class CNN(nn.Module):
         """Pixels uint8 [N, *input_shape] to uncalibrated logits [N, classes + 1]."""
         return self.activation(pixels).mean((2, 3))
 
+    def outputs(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels uint8 [N, *input_shape] to maps, logits and unknown score.
+
+        The unknown score is the log-odds of "unknown", which the network has learnt
+        from outliers.
+        """
+        activation = self.activation(pixels)
+        logits = activation.mean((2, 3))
+        return activation[:, :-1], logits[:, :-1], unknown_score(logits)
+
 
 class Calibration(NamedTuple):
     """The numbers of `calibration_offset`."""
@@ -266,7 +290,9 @@ IDENTITY = Calibration(1.0, 1.0, 0.0)
 class Calibrated(nn.Module):
     """What is served: the network, its calibration and its unknown score."""
 
-    def __init__(self, network: CNN, calibration: Calibration = IDENTITY) -> None:
+    network: Network
+
+    def __init__(self, network: Network, calibration: Calibration = IDENTITY) -> None:
         super().__init__()
         self.network = network
         self.calibration = calibration
@@ -274,17 +300,15 @@ class Calibrated(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels uint8 [N, *input_shape] to the three outputs of `model.onnx`.
 
-        Probabilities [N, classes] are calibrated. The unknown score [N] is the
-        log-odds of "unknown", which the network has learnt from outliers. The mean of
-        the class activation [N, classes, h, w] is the calibrated logits.
+        Probabilities [N, classes] are calibrated; the unknown score [N] is higher for
+        pictures of none of the classes; the mean of the class activation
+        [N, classes, h, w] is the calibrated logits.
         """
-        activation = self.network.activation(pixels)
-        logits = activation.mean((2, 3))
-        classes, scale = logits[:, :-1], self.calibration.scale
-        offset = calibration_offset(classes, *self.calibration)
-        score = unknown_score(logits)
-        activation = activation[:, :-1] * scale + offset[:, :, None, None]
-        return (classes * scale + offset).softmax(1), score, activation
+        activation, logits, score = self.network.outputs(pixels)
+        scale = self.calibration.scale
+        offset = calibration_offset(logits, *self.calibration)
+        activation = activation * scale + offset[:, :, None, None]
+        return (logits * scale + offset).softmax(1), score, activation
 
 
 def calibration_offset(
@@ -325,6 +349,30 @@ def fit_calibration(logits: Tensor, labels: Tensor) -> Calibration:
 
     optimizer.step(closure)
     return Calibration(*logs.exp().tolist())
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> Calibration:
+    """Return the temperature with the least cross-entropy, for few pictures.
+
+    A share of each label goes to the other classes (Platt, 1999): the temperature stays
+    finite where all pictures are answered right.
+    """
+    log_scale = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [log_scale], max_iter=100, line_search_fn="strong_wolfe"
+    )
+    smoothing = 1 / (len(labels) + 2)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        scaled = logits * log_scale.exp()
+        loss = cross_entropy(scaled, labels, label_smoothing=smoothing)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    scale = log_scale.exp().item()
+    return Calibration(scale, scale, 0.0)
 
 
 def fit_threshold(scores: Tensor, share: float) -> float:
