@@ -7,7 +7,7 @@ progress = load_checkpoint(path, state, settings)
 import io
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +20,12 @@ from training.optimizer import Muon
 
 # what `torch.load` and the lookup of an entry raise if a file is no checkpoint
 NO_CHECKPOINT = EOFError, LookupError, RuntimeError, TypeError, UnpicklingError
+
+
+class State(Protocol):
+    """Named parts, each with a `state_dict`, as a `NamedTuple` of them has."""
+
+    def _asdict(self) -> dict[str, Any]: ...
 
 
 class TrainingState(NamedTuple):
@@ -46,7 +52,7 @@ class Progress(NamedTuple):
 
 
 def save_checkpoint(
-    path: Path, state: TrainingState, settings: dict[str, Any], progress: Progress
+    path: Path, state: State, settings: dict[str, Any], progress: Progress
 ) -> None:
     """Write a checkpoint of a run with these settings, atomically."""
     states = {name: part.state_dict() for name, part in state._asdict().items()}
@@ -55,9 +61,7 @@ def save_checkpoint(
     artifact.replace(path, buffer.getvalue())
 
 
-def load_checkpoint(
-    path: Path, state: TrainingState, settings: dict[str, Any]
-) -> Progress:
+def load_checkpoint(path: Path, state: State, settings: dict[str, Any]) -> Progress:
     """Load a checkpoint into `state` and return its progress.
 
     Raises `ValueError` if it is no checkpoint, or if its settings differ.
@@ -73,7 +77,8 @@ def load_checkpoint(
             raise ValueError(f"{path} is of a run with {other}: repeat its options")
     for name, part in state._asdict().items():
         part.load_state_dict(saved[name])
-    for network in (state.network, state.averaged):
-        if network.has_ranges():
-            network.quantise()
+    if isinstance(state, TrainingState):
+        for network in (state.network, state.averaged):
+            if network.has_ranges():
+                network.quantise()
     return progress

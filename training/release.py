@@ -13,22 +13,15 @@ a run, to measure.
 """
 
 import argparse
-import io
-import platform
 import sys
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Generator, Tensor, nn
 
 from model import artifact
-from model.artifact import Artifact, Sample
-from model.classifier import Classifier, Prediction, exceeds
+from model.artifact import Artifact
+from model.classifier import Classifier
 from model.network import (
     CNN,
     Calibrated,
@@ -43,10 +36,20 @@ from training.data import (
     SPLIT_SEED,
     VIEWS,
     Data,
-    Split,
     add_data_options,
     fingerprint,
     get_data,
+)
+from training.export import (
+    EXACT,
+    Facts,
+    Labelled,
+    check,
+    choose_samples,
+    classify,
+    encode_png,
+    made_with,
+    reference,
 )
 from training.metrics import recall_precision
 from training.recipes import find_recipe
@@ -57,15 +60,6 @@ CALIBRATION_COPIES = 8  # of each validation picture, each augmented in its own 
 REFUSED_SHARE = 0.02  # of the validation pictures
 PHOTOS_REFUSED_SHARE = 0.12
 MIN_PHOTOS = 50  # of known classes, for the photos to have a share
-# how the ONNX graph may differ from PyTorch on the test pictures
-MAX_OTHER_CLASS = 0.002  # share
-MAX_ACCURACY_LOSS = 0.001
-MAX_PICTURES = 2  # that may lie on a boundary, whatever their share
-SAMPLE_TRIES = 50  # pictures of a class, of which the first one answered right is taken
-QUANTILES = 0.05, 0.25, 0.5, 0.75, 0.95  # of the reference figures
-PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "pillow")
-
-Facts = dict[str, Any]
 
 
 def release(
@@ -107,11 +101,19 @@ def save(path: Path, model: Calibrated, facts: Facts, data: Data) -> Facts:
     onnx = export_onnx(model)
     facts = describe(data) | facts | {"metrics": {}} | made_with()
     classifier = Classifier(Artifact(onnx, facts))
-    predictions = classify(classifier, data.test.pixels)
+    test, validation = (
+        Labelled(split.pixels.numpy(), split.labels.numpy())
+        for split in (data.test, data.validation)
+    )
+    predictions = classify(classifier, test.pixels)
     facts["metrics"] = measure(model, facts["unknown_threshold"], data)
-    facts["metrics"] |= check(model, predictions, data.test)
-    facts["reference"] = reference(predictions, data.classes)
-    samples = choose_samples(classifier, data.validation)
+    facts["metrics"] |= check(model, predictions, test, EXACT)
+    facts["reference"] = reference(
+        classify(classifier, validation.pixels), validation.pixels, data.classes
+    )
+    samples = choose_samples(
+        classifier, validation.labels, lambda row: encode_png(validation.pixels[row])
+    )
     checkpoint = {
         "state_dict": model.network.state_dict(),
         "arguments": model.network.arguments,
@@ -196,83 +198,6 @@ def measure(model: Calibrated, threshold: float, data: Data) -> Facts:
     }
 
 
-def classify(classifier: Classifier, pixels: Tensor) -> list[Prediction]:
-    """Classify uint8 [N, size, size] as the service does, in batches."""
-    batches = pixels.split(EVALUATION_BATCH)
-    return [found for batch in batches for found in classifier.classify(batch.numpy())]
-
-
-@torch.no_grad()
-def check(model: Calibrated, predictions: list[Prediction], test: Split) -> Facts:
-    """Compare the answers of the ONNX graph with PyTorch's; return the differences.
-
-    Both round when they quantise, now and then to different sides, so a probability
-    may differ. Raises `ValueError` if classes differ more often than one in 500 times,
-    or if the graph is right less often by more than one in 1,000.
-    """
-    batches = test.pixels.split(EVALUATION_BATCH)
-    theirs = np.concatenate([model(batch)[0].numpy() for batch in batches])
-    ours = np.array([list(p.probabilities.values()) for p in predictions])
-    class_ids = np.array([p.class_id for p in predictions])  # before rounding
-    labels = test.labels.numpy()
-    same = np.mean(class_ids == theirs.argmax(1))
-    right, expected = (np.mean(ids == labels) for ids in (class_ids, theirs.argmax(1)))
-    few = MAX_PICTURES / len(labels)
-    lost = expected - right
-    if same < 1 - max(MAX_OTHER_CLASS, few) or lost > max(MAX_ACCURACY_LOSS, few):
-        raise ValueError(
-            f"the ONNX graph answers the class that PyTorch does for {same:.2%}, and"
-            f" is right for {right:.2%} instead of {expected:.2%}"
-        )
-    return {
-        "onnx_same_class": round(float(same), 4),
-        "onnx_accuracy": round(float(right), 4),
-        "onnx_mean_difference": round(float(np.abs(ours - theirs).mean()), 7),
-    }
-
-
-def reference(predictions: list[Prediction], classes: list[str]) -> Facts:
-    """Return how answers for the test pictures are distributed, to notice drift by."""
-    labels = [prediction.label for prediction in predictions]
-    scores = np.array([p.unknown_score for p in predictions], float)
-    probabilities = [prediction.probability for prediction in predictions]
-    return {
-        "class_shares": {n: round(labels.count(n) / len(labels), 4) for n in classes},
-        "quantiles": list(QUANTILES),
-        "unknown_score": np.quantile(scores, QUANTILES).round(4).tolist(),
-        "probability": np.quantile(probabilities, QUANTILES).round(4).tolist(),
-    }
-
-
-def choose_samples(classifier: Classifier, split: Split) -> tuple[Sample, ...]:
-    """Return a picture of each of the first ten classes that is answered right."""
-    samples = []
-    for class_id in range(len(classifier.classes))[: artifact.MAX_SAMPLES]:
-        pixels = split.pixels[split.labels == class_id][:SAMPLE_TRIES]
-        found = (sample_of(classifier, row, f"{class_id}.png") for row in pixels)
-        name = classifier.classes[class_id]
-        threshold = classifier.unknown_threshold
-        known = (s for s in found if not exceeds(s.unknown_score, threshold))
-        right = (s for s in known if s.label == name)
-        samples += [sample for sample in [next(right, None)] if sample]
-    return tuple(samples)
-
-
-def sample_of(classifier: Classifier, pixels: Tensor, file: str) -> Sample:
-    """Encode a picture and record the answer for it."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.numpy()).save(buffer, "PNG")
-    picture = buffer.getvalue()
-    found = classifier.classify(classifier.to_pixels(picture)[None])[0]
-    return Sample(
-        file=file,
-        label=found.label,
-        probability=found.probability,
-        unknown_score=found.unknown_score,
-        picture=picture,
-    )
-
-
 def describe(data: Data) -> Facts:
     """Return the facts that serving needs, but for version and threshold."""
     return {
@@ -312,21 +237,17 @@ def shares() -> Facts:
     }
 
 
-def made_with() -> Facts:
-    """Return the versions of libraries, and the time."""
-    packages = {package: version(package) for package in PACKAGES}
-    return {
-        "libraries": {"python": platform.python_version(), **packages},
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
 def report(facts: Facts) -> None:
     """Print the figures of a finished model; `python -m model show` prints all."""
+    metrics = facts["metrics"]
     print(f"\n{'class':12} recall  precision")
-    for name, row in facts["metrics"]["per_class"].items():
+    for name, row in metrics["per_class"].items():
         print(f"{name:12} {row['recall']:6.1%}  {row['precision']:9.1%}")
-    print(f"\ntest accuracy {facts['metrics']['test_accuracy']:.2%}", end=", ")
+    measured = metrics.get("measured_on", "test")
+    accuracy = (
+        metrics["accuracy"] if "accuracy" in metrics else metrics["test_accuracy"]
+    )
+    print(f"\naccuracy {accuracy:.2%} ({measured})", end=", ")
     print(f"{facts['seconds'] / 60:.1f} minutes, seed {facts['settings']['seed']}")
 
 

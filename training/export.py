@@ -1,0 +1,225 @@
+"""A trained network as the graph that is served: checked, described, with samples.
+
+    >>> graph, facts = choose_graph(model, facts, held_out, calibration_pixels)
+    >>> samples = choose_samples(Classifier(Artifact(graph, facts)), pictures)
+
+What is measured here is measured by ONNX Runtime, as the service computes.
+"""
+
+import io
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from model.artifact import Artifact, Sample
+from model.classifier import Classifier, Prediction, exceeds
+from model.images import WHITE, Pixels
+from model.network import Calibrated, export_onnx
+from training.quantise import quantise
+
+BATCH_SIZE = 250  # small pictures, fastest: their activations stay in the cache
+BATCH_BYTES = 2_000_000  # of a batch of large pictures
+SAMPLES = 12  # pictures in a model.bin, at least, and one a class
+SAMPLE_TRIES = 50  # pictures of a class, of which the first one answered right is taken
+SAMPLE_SIDE = 256  # pixels, longest side of a sample
+BINS = 20  # of the histograms of the reference figures
+PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "pillow")
+
+Facts = dict[str, Any]
+
+
+class Labelled(NamedTuple):
+    """Pictures as inputs of the network, and their classes."""
+
+    pixels: Pixels  # uint8 [N, *input_shape]
+    labels: NDArray[np.int64]  # [N]
+
+
+class Limits(NamedTuple):
+    """How the answers of the exported graph may differ from PyTorch's."""
+
+    other_class: float  # share of the pictures
+    accuracy_loss: float
+    pictures: int = 2  # that may lie on a boundary, whatever their share
+
+
+EXACT = Limits(0.002, 0.001)
+QUANTISED = Limits(0.03, 0.01)
+
+
+def batches(pixels: Pixels) -> Iterable[Pixels]:
+    """Split pixels into batches that take little memory."""
+    size = max(1, min(BATCH_SIZE, BATCH_BYTES // pixels[0].size))
+    return (pixels[start : start + size] for start in range(0, len(pixels), size))
+
+
+def classify(classifier: Classifier, pixels: Pixels) -> list[Prediction]:
+    """Classify uint8 [N, *input_shape] as the service does, in batches."""
+    return [p for batch in batches(pixels) for p in classifier.classify(batch)]
+
+
+@torch.no_grad()
+def check(
+    model: Calibrated, predictions: list[Prediction], split: Labelled, limits: Limits
+) -> Facts:
+    """Compare the answers of the ONNX graph with PyTorch's; return the differences.
+
+    Both round when they quantise, now and then to different sides, so a probability
+    may differ. Raises `ValueError` if classes differ more often than `limits` allow.
+    """
+    found = [model(torch.from_numpy(batch))[0] for batch in batches(split.pixels)]
+    theirs = torch.cat(found).numpy()
+    ours = np.array([list(p.probabilities.values()) for p in predictions])
+    class_ids = np.array([p.class_id for p in predictions])  # before rounding
+    same = np.mean(class_ids == theirs.argmax(1))
+    right, expected = (
+        np.mean(ids == split.labels) for ids in (class_ids, theirs.argmax(1))
+    )
+    few = limits.pictures / len(split.labels)
+    lost = expected - right
+    if same < 1 - max(limits.other_class, few) or lost > max(limits.accuracy_loss, few):
+        raise ValueError(
+            f"the ONNX graph answers the class that PyTorch does for {same:.2%}, and"
+            f" is right for {right:.2%} instead of {expected:.2%}"
+        )
+    return {
+        "onnx_same_class": round(float(same), 4),
+        "onnx_accuracy": round(float(right), 4),
+        "onnx_mean_difference": round(float(np.abs(ours - theirs).mean()), 7),
+    }
+
+
+def choose_graph(
+    model: Calibrated, facts: Facts, split: Labelled, pixels: Pixels
+) -> tuple[bytes, list[Prediction], Facts]:
+    """Return a quantised graph, its answers for `split`, and how exact they are.
+
+    The ranges are observed by `pixels`. A graph in float is returned if the quantised
+    one differs too much, with a line that says so.
+    """
+    exact = export_onnx(model)
+    answers = classify(Classifier(Artifact(exact, facts)), split.pixels)
+    figures = check(model, answers, split, EXACT)
+    graph = quantise(exact, pixels)
+    found = classify(Classifier(Artifact(graph, facts)), split.pixels)
+    try:
+        return (
+            graph,
+            found,
+            {"quantised": True, **check(model, found, split, QUANTISED)},
+        )
+    except ValueError as error:
+        tqdm.write(f"not quantised, for {error}")
+        return exact, answers, {"quantised": False, **figures}
+
+
+def reference(
+    predictions: Sequence[Prediction], pixels: Pixels, classes: Sequence[str]
+) -> Facts:
+    """Return how answers and pictures that were set aside are distributed.
+
+    Histograms of the probability, the unknown score and the brightness of the input,
+    from 0 to 1, to notice drift by.
+    """
+    labels = [prediction.label for prediction in predictions]
+    values = {
+        "probability": [prediction.probability for prediction in predictions],
+        "unknown_score": [prediction.unknown_score for prediction in predictions],
+        "brightness": pixels.reshape(len(pixels), -1).mean(1) / WHITE,
+    }
+    return {
+        "pictures": len(labels),
+        "class_shares": {n: round(labels.count(n) / len(labels), 4) for n in classes},
+        **{name: histogram(found) for name, found in values.items()},
+    }
+
+
+def histogram(values: Sequence[float] | NDArray[np.floating]) -> dict[str, list[float]]:
+    """Return the edges of `BINS` equal bins, and the share of the values in each."""
+    counts, edges = np.histogram(values, BINS)
+    shares = counts / counts.sum()
+    return {"edges": edges.round(6).tolist(), "shares": shares.round(4).tolist()}
+
+
+def choose_samples(
+    classifier: Classifier,
+    labels: NDArray[np.int64],
+    encode: Callable[[int], tuple[bytes, str]],
+    count: int = SAMPLES,
+) -> tuple[Sample, ...]:
+    """Return pictures of each class in turn, `count` or one a class, answered right.
+
+    `encode` returns the bytes of the picture at an index, and the ending of its file.
+    """
+    class_ids = range(len(classifier.classes))
+    right: list[list[Sample]] = []
+    each = -(-count // len(class_ids))
+    for class_id in class_ids:
+        found: list[Sample] = []
+        for index in np.flatnonzero(labels == class_id)[:SAMPLE_TRIES].tolist():
+            picture, ending = encode(index)
+            file = f"{class_id}-{len(found)}.{ending}"
+            sample = sample_of(classifier, picture, file)
+            is_unknown = exceeds(sample.unknown_score, classifier.unknown_threshold)
+            if sample.label == classifier.classes[class_id] and not is_unknown:
+                found.append(sample)
+            if len(found) == each:
+                break
+        right.append(found)
+    rows = [row[turn] for turn in range(each) for row in right if turn < len(row)]
+    return tuple(rows[: max(count, len(class_ids))])
+
+
+def sample_of(classifier: Classifier, picture: bytes, file: str) -> Sample:
+    """Record the answer for an encoded picture."""
+    found = classifier.classify(classifier.to_pixels(picture)[None])[0]
+    return Sample(
+        file=file,
+        label=found.label,
+        probability=found.probability,
+        unknown_score=found.unknown_score,
+        picture=picture,
+    )
+
+
+def encode_png(pixels: Pixels) -> tuple[bytes, str]:
+    """Encode an input array as a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue(), "png"
+
+
+def encode_small(image: Image.Image) -> tuple[bytes, str]:
+    """Encode a photo as a small JPEG."""
+    image.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE), reducing_gap=2.0)
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", quality=85)
+    return buffer.getvalue(), "jpg"
+
+
+def made_with() -> Facts:
+    """Return the versions of libraries, and the time."""
+    packages = {package: version(package) for package in PACKAGES}
+    return {
+        "libraries": {"python": platform.python_version(), **packages},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def constants(*modules: ModuleType) -> Facts:
+    """Return the numeric constants of modules: the hyperparameters of a run."""
+    return {
+        name.lower(): value
+        for module in modules
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, int | float)
+    }
