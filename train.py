@@ -6,6 +6,7 @@
     python train.py --data DIR         a torchvision root that has the data already
     python train.py --photos DIR       photos too: DIR/dress/1.jpg, DIR/shoes/2.jpg
     python train.py --outliers DIR     pictures that are none of the classes, too
+    python train.py --images DIR       your own classes: DIR/ants/1.jpg, DIR/bees/2.jpg
     python train.py --start model.bin  fine-tune a model, on photos of your own, say
     python train.py ... --resume       go on after Ctrl-C, from the last whole epoch
 
@@ -28,16 +29,20 @@ from tqdm import tqdm
 
 from model import artifact
 from model.network import CNN
+from model.preprocessing import Square
 from training import augment as augmentation
+from training import custom, transfer
 from training import epoch as epochs
 from training import optimizer as optimization
 from training.augment import augment
+from training.backbone import LITE0
 from training.checkpoint import (
     Progress,
     TrainingState,
     load_checkpoint,
     save_checkpoint,
 )
+from training.custom import name_of, release_custom, train_custom
 from training.data import Data, add_data_options, get_data
 from training.epoch import (
     EpochData,
@@ -51,9 +56,12 @@ from training.epoch import (
     synthetic_share,
     training_loss,
 )
+from training.export import Facts, constants
+from training.labelled import find_labelled
 from training.optimizer import build_optimizer, build_schedule
+from training.pictures import load_pictures
 from training.recipes import RECIPES, Recipe
-from training.release import Facts, release, report, validation_accuracy
+from training.release import release, report, validation_accuracy
 
 # settings of the run; those of epochs, loss and learning rate stand in their modules
 QUICK_EPOCHS = 5
@@ -90,28 +98,49 @@ class Run(NamedTuple):
         """
         modules = augmentation, epochs, optimization, sys.modules[__name__]
         start = self.start["version"] if self.start else "nothing"
-        return {
-            name.lower(): value
-            for module in modules
-            for name, value in vars(module).items()
-            if name.isupper() and isinstance(value, int | float)
-        } | {"epochs": self.epochs, "seed": self.seed, "start": start}
+        chosen = {"epochs": self.epochs, "seed": self.seed, "start": start}
+        return constants(*modules) | chosen
 
 
 def main() -> None:
     """Get the data, train, release."""
     options = parse_options()
     keep_freed_memory()
+    facts = train_images(options) if options.images else train_recipe(options)
+    options.checkpoint.unlink(missing_ok=True)
+    report(facts)
+    print(f"wrote {options.output}, version {facts['version']}")
+
+
+def train_images(options: argparse.Namespace) -> Facts:
+    """Train on pictures of one's own classes; return the facts of `model.json`."""
+    started = time.perf_counter()
+    found = find_labelled(options.images, options.labels)
+    preprocessing = Square(size=options.size, draft_side=options.size)
+    pictures = load_pictures(found, preprocessing)
+    epochs = 0 if options.head_only else options.epochs
+    run = transfer.Run(options.backbone, options.size, epochs, options.seed)
+    trained = train_custom(
+        pictures, found.classes, run, options.checkpoint, resume=options.resume
+    )
+    facts = {
+        "name": options.name or name_of(options.images[0]),
+        "classes": found.classes,
+        "settings": run._asdict() | constants(transfer, augmentation, custom),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    return release_custom(options.output, pictures, trained, facts, options.samples)
+
+
+def train_recipe(options: argparse.Namespace) -> Facts:
+    """Train on a built-in data set; return the facts of `model.json`."""
     recipe = RECIPES[options.dataset]
     start = read_start(options.start, recipe) if options.start else None
     data = get_data(recipe, options.data, options.photos, options.outliers)
     data = data._replace(parent=start["data"] if start else {})
     run = Run(options.epochs, options.seed, start)
     network, seconds = train(data, run, options.checkpoint, resume=options.resume)
-    facts = release(options.output, network, data, run.settings(), seconds)
-    options.checkpoint.unlink()
-    report(facts)
-    print(f"wrote {options.output}, version {facts['version']}")
+    return release(options.output, network, data, run.settings(), seconds)
 
 
 def read_start(path: Path, recipe: Recipe) -> Facts:
@@ -308,7 +337,7 @@ def parse_options() -> argparse.Namespace:
     if options.quick and options.start:
         parser.error("--quick is for a new network; --start is short by itself")
     if options.epochs is None:
-        full = RECIPES[options.dataset].epochs
+        full = transfer.EPOCHS if options.images else RECIPES[options.dataset].epochs
         usual = QUICK_EPOCHS if options.quick else full
         options.epochs = FINE_TUNING_EPOCHS if options.start else usual
     if options.epochs < 1:
@@ -362,6 +391,20 @@ def build_parser() -> argparse.ArgumentParser:
     quick = f"a first try: --epochs {QUICK_EPOCHS}; not with --start"
     length.add_argument("--quick", action="store_true", help=quick)
     add("--start", type=Path, metavar="MODEL", help="a model.bin to fine-tune (none)")
+    add(
+        "--images",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="pictures of your own classes, one folder a class, instead of a data set",
+    )
+    add("--labels", type=Path, metavar="CSV", help="paths and labels, for --images")
+    add("--name", help="of the model of --images (its folder's)")
+    add("--backbone", default=LITE0, help=f"pretrained network for --images ({LITE0})")
+    add("--size", type=int, default=224, help="of its input in pixels (224)")
+    add("--head-only", action="store_true", help="do not fine-tune the backbone")
+    add("--samples", type=int, default=12, help="pictures to put into model.bin (12)")
     add("--resume", action="store_true", help="continue after a stop")
     return parser
 

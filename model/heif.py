@@ -29,10 +29,6 @@ MAX_SEQUENCE_HEADER = 200  # bytes, of 32 operating points
 LARGER = 2  # x the stated size, which a cropped frame may have
 MANY = 1 << 40
 LISTS = frozenset({b"pitm", b"iinf", b"iloc", b"iref", b"iprp", b"idat"})
-# what cameras write; decoders have had most of their errors in the rarer kinds
-KINDS = frozenset(
-    {b"hvc1", b"av01", b"grid", b"tmap", b"Exif", b"mime", b"iptc", b"uri "}
-)
 Place = tuple[int, int]  # first byte and the one after the last
 
 
@@ -153,7 +149,7 @@ def _unique(reader: Reader, names: frozenset[bytes] | set[bytes]) -> dict[bytes,
 
 
 def _read_kinds(reader: Reader, items: Items) -> None:
-    """Read the kind of each item. Raises `ValueError` if one is not expected."""
+    """Read the kind of each item. Raises `ValueError` if one is no text."""
     reader.take(2 if reader.version() == 0 else 4)
     for name, place in reader.boxes():
         entry = Reader(reader.data, place)
@@ -163,8 +159,6 @@ def _read_kinds(reader: Reader, items: Items) -> None:
             items[number].kind = entry.take(4).to_bytes(4)
             # pi-heif crashes on kinds and names that are no text
             entry.data[entry.start - 4 : entry.end].decode()
-            if items[number].kind not in KINDS:
-                raise ValueError("it holds a picture that is not read")
 
 
 def _read_places(reader: Reader, items: Items, idat: int) -> None:
@@ -243,7 +237,7 @@ def _count_pixels(data: bytes, items: Items, number: int) -> int:
             total += _count_av1(Reader(coded, (0, len(coded))), stated)
         elif item.kind == b"hvc1":
             total += _count_hevc(data, item, coded)
-        elif item.kind == b"grid":
+        elif item.kind in (b"grid", b"iden"):
             waiting += item.tiles
             size = 4 if coded[1:2] == b"\1" else 2  # of the sides, after the counts
             width, height = coded[4 : 4 + size], coded[4 + size : 4 + 2 * size]

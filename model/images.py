@@ -54,7 +54,6 @@ WORK_SIDE = 84  # pixels, longest side while a garment is isolated: photos cost 
 DRAFT_SIDE = 100  # pixels: the least size at which a larger JPEG is decoded
 BRIGHT = 200  # mean level above which a cut-out is not visible on white
 CUT_OUT = 230  # mean opacity below which a picture is a cut-out
-HEIF_MODES = "L", "RGB", "RGBA", "RGBa"
 CHROMA, DEPTH = 420, 10  # of HEIC from cameras: a quarter of the colours; bits
 MAX_BRANDS = 200  # bytes of the list of formats that a HEIF file conforms to
 GREY_TOLERANCE = 2  # levels between the channels of grey after lossy compression
@@ -198,9 +197,6 @@ def decode(
             raise TooLargeError(TOO_COSTLY)
         image = reader(BoundedFile(data))
         _check_size(image)
-        if image.format == "HEIF" and image.mode not in HEIF_MODES:
-            # pi-heif writes 16 bits a pixel where its decoder may have reserved 8
-            raise ValueError("grey of more than 8 bits is not read from HEIC")
         if costs_too_much(image, data):
             raise TooLargeError(TOO_COSTLY)
         _check_strips(image)
@@ -353,7 +349,10 @@ def choose_conversion(
 ) -> Callable[[Image.Image], Image.Image]:
     """Return what converts a picture, or a band of it, to opaque 8-bit "L" or "RGB"."""
     if image.mode.startswith("I") or image.mode == "F":
-        return partial(to_8_bit, top=highest_level(image))
+        known = image.format == "HEIF"  # white is the highest that 16 bits can hold
+        return partial(
+            to_8_bit, top=WHITE_LEVELS[-1] if known else highest_level(image)
+        )
     if image.mode == "La" or image.has_transparency_data:
         return partial(composite, background=background_for(image, input_side))
     if image.mode == "LAB":
