@@ -19,7 +19,7 @@ from base64 import b64encode
 from functools import partial
 from pathlib import Path
 
-from flask import Blueprint, Flask, Response, g, render_template, request, url_for
+from flask import Blueprint, Flask, Response, g, render_template, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from model import artifact
@@ -53,7 +53,7 @@ PAGE_HEADERS = {  # it has scripts and styles, all of them its own
     " form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-cache",
 }
-MORE_SAMPLES = ("photo-t-shirt.jpg", "cat.gif")  # a photo, and none of the classes
+PAGE_CLASSES, PAGE_SAMPLES = 20, 12  # that the page shows at most
 # for which nobody needs a key
 OPEN_ENDPOINTS = {"page", "ping", "static", "v2.live", "v2.ready", "v2.model_ready"}
 OPEN_ENDPOINTS |= {"openapi.docs", "openapi.asset", "openapi.document"}
@@ -83,9 +83,12 @@ def page() -> Response:
     """Show the page: drop a picture, see its class, the model's input and why."""
     html = render_template(
         "page.html",
-        classes=service.classifier.classes,
+        classes=service.classifier.classes[:PAGE_CLASSES],
+        more_classes=len(service.classifier.classes[PAGE_CLASSES:]),
+        refuses_unknown=service.classifier.refuses_unknown,
         samples=page_samples(),
         max_pictures=MAX_PICTURES,
+        max_explained=service.max_explained,
         max_bytes=service.settings.max_content_length,
         model=service.model,
     )
@@ -93,14 +96,13 @@ def page() -> Response:
 
 
 def page_samples() -> list[tuple[str, str]]:
-    """Return name and address of pictures to try: the model's own, and MORE_SAMPLES."""
-    own = [
+    """Return class and address of pictures to try, one a class first."""
+    samples = service.classifier.samples
+    firsts = {sample.label: sample for sample in reversed(samples)}.values()
+    ordered = sorted(samples, key=lambda sample: sample not in firsts)
+    return [
         (sample.label, f"data:image;base64,{b64encode(sample.picture).decode()}")
-        for sample in service.classifier.samples
-    ]
-    return own + [
-        (Path(name).stem, url_for("static", filename=f"pictures/{name}"))
-        for name in MORE_SAMPLES
+        for sample in ordered[:PAGE_SAMPLES]
     ]
 
 

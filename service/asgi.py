@@ -38,6 +38,7 @@ MAX_TINY_CHUNKS, TINY = 4096, 64  # chunks of a body, and bytes of one on averag
 TIMED_OUT = PROBLEMS["timeout"].status
 MAX_TOGETHER = 16  # small requests that share a pass
 MAX_SMALL = 512  # small requests that wait for one, some 0.2 s at most
+SMALL_SECONDS = 0.2  # of the network, for all of them
 LINGER_SECONDS, LINGER_BYTES = 2, 1024**2  # with a client that sends after its answer
 
 Message = dict[str, Any]
@@ -165,7 +166,9 @@ class Front:
         Raises `RequestError` if there are too many.
         """
         loop = asyncio.get_running_loop()
-        if len(self.small) >= MAX_SMALL:
+        if len(self.small) * self.service.classifier.seconds >= SMALL_SECONDS or (
+            len(self.small) >= MAX_SMALL
+        ):
             raise overloaded()
         if not self.small:
             loop.call_soon(self.run_pass)
@@ -175,7 +178,8 @@ class Front:
 
     def run_pass(self) -> None:
         """Classify the pictures of small jobs in one pass."""
-        batch, self.small = self.small[:MAX_TOGETHER], self.small[MAX_TOGETHER:]
+        most = min(MAX_TOGETHER, self.service.max_quick)
+        batch, self.small = self.small[:most], self.small[most:]
         if self.small:
             asyncio.get_running_loop().call_soon(self.run_pass)
         batch = [one for one in batch if not one.outcomes.cancelled()]

@@ -24,7 +24,10 @@ T = TypeVar("T")
 
 
 class Bounds(NamedTuple):
-    """How many may wait: as many as are served in `seconds`, within two limits."""
+    """How many may wait: as many as are served in `seconds`, within two limits.
+
+    No more than are served in `MAX_WAIT_SECONDS` in any case.
+    """
 
     seconds: float
     least: int
@@ -59,7 +62,8 @@ class InferenceQueue:
         waiting = self._jobs - 1
         is_strained = time.monotonic() < self._strained_until
         seconds, least, most = STRAINED if is_strained else BURST
-        if waiting < min(most, max(least, seconds / (self._pace or seconds))):
+        pace = self._pace or seconds
+        if waiting < min(most, max(least, seconds / pace), MAX_WAIT_SECONDS / pace):
             return False
         self._strained_until = time.monotonic() + STRAINED_SECONDS
         return True

@@ -98,7 +98,7 @@ def read_form(body: bytes, content_type: str) -> list[bytes]:
         detail = f"the form does not parse: {error}"
         raise RequestError("bad_request", detail) from error
     if not files:
-        detail = "no file in the form: curl -F image=@shirt.png"
+        detail = "no file in the form: curl -F image=@picture.png"
         raise RequestError("bad_request", detail)
     return files
 

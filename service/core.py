@@ -12,11 +12,13 @@ predictions exist here once.
 
 import hmac
 import logging
+import math
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 from urllib.parse import parse_qs
 
@@ -27,7 +29,12 @@ from model.images import ImageError, Pixels, TooLargeError
 from service import answers, observe, seldon, v2
 from service.answers import JSON, PROBLEM, Json, Outcome, to_json
 from service.batching import InferenceQueue
-from service.bodies import Picture, is_small_png, read_pictures
+from service.bodies import (
+    MAX_JSON_NUMBERS,
+    Picture,
+    is_small_png,
+    read_pictures,
+)
 from service.problems import (
     MAX_PICTURES,
     NO_KEY,
@@ -43,6 +50,7 @@ log = logging.getLogger(__name__)
 MAX_ID = 64  # characters of a client's X-Request-ID, the rest is cut
 NOT_IN_ID = re.compile(r"[^A-Za-z0-9_.-]")
 QUICK_BYTES = 16 * 1024  # of a body; a larger one waits for the inference thread
+QUICK_SECONDS = 0.004  # of the network, for which the event loop may stand still
 DECODE_SECONDS = 5  # for all pictures of a request; the rest are refused
 TOO_LONG = (
     f"the pictures before took {DECODE_SECONDS} s to decode: send fewer at a time"
@@ -110,6 +118,10 @@ class Service:
         self.classifier, self.settings = classifier, settings
         self.model: Json = {"name": classifier.name, "version": classifier.version}
         self.queue = InferenceQueue()
+        # pictures of the quickest answers, in one pass, and with an explanation
+        self.max_quick = int(QUICK_SECONDS / classifier.seconds)
+        numbers = math.prod(classifier.input_shape)
+        self.max_explained = min(MAX_PICTURES, max(1, MAX_JSON_NUMBERS // numbers))
         folder = settings.prediction_log
         self.record = observe.Record(folder) if folder else None
         name, version = classifier.name, classifier.version
@@ -126,6 +138,7 @@ class Service:
             },
         }
         observe.MODEL.labels(name, version).set(1)
+        self.inference_time = observe.INFERENCE.labels(name)
 
     def process(self, call: Call) -> Reply:
         """Answer a request of pictures. Raises `RequestError` or `ImageError`."""
@@ -162,6 +175,10 @@ class Service:
         job = self.routes[call.path][1](call)
         if len(job.pictures) > MAX_PICTURES:
             raise TooLargeError(TOO_MANY)
+        if job.explain and len(job.pictures) > self.max_explained:
+            raise TooLargeError(
+                f"explain at most {self.max_explained} pictures in one request"
+            )
         return job
 
     def read_predict(self, call: Call) -> Job:
@@ -203,37 +220,49 @@ class Service:
         return Job(pictures, render)
 
     def is_quick(self, job: Job) -> bool:
-        """Return whether a job of a small body needs no time to decode."""
-        return not job.explain and all(
-            isinstance(one, np.ndarray) or is_small_png(one) for one in job.pictures
+        """Return whether a job of a small body needs no time, as this model goes."""
+        return (
+            not job.explain
+            and len(job.pictures) <= self.max_quick
+            and all(
+                isinstance(one, np.ndarray) or is_small_png(one) for one in job.pictures
+            )
         )
 
     def classify(
         self, groups: list[list[Picture]], *, explain: bool = False
     ) -> list[list[Outcome]]:
-        """Decode and classify the pictures of several requests in one pass.
+        """Decode and classify the pictures of several requests, pass by pass.
 
-        A bad picture costs only itself.
+        A bad picture costs only itself, and no more input arrays are held than go into
+        one pass.
         """
-        rows = [self.decode(pictures) for pictures in groups]
-        good = [one for row in rows for one in row if not isinstance(one, ImageError)]
-        predictions = iter(self.infer(good, explain=explain))
-        return [
-            [one if isinstance(one, ImageError) else next(predictions) for one in row]
-            for row in rows
-        ]
+        pictures = [one for group in groups for one in group]
+        outcomes = iter(self.outcomes(pictures, explain=explain))
+        return [[*islice(outcomes, len(group))] for group in groups]
+
+    def outcomes(self, pictures: list[Picture], *, explain: bool) -> Iterator[Outcome]:
+        """Decode and classify as many pictures at a time as go into one pass."""
+        seconds, size = float(DECODE_SECONDS), self.classifier.pass_size
+        for start in range(0, len(pictures), size):
+            started = time.monotonic()
+            row = self.decode(pictures[start : start + size], started + seconds)
+            seconds -= time.monotonic() - started
+            good = [one for one in row if not isinstance(one, ImageError)]
+            predictions = iter(self.infer(good, explain=explain))
+            for one in row:
+                yield one if isinstance(one, ImageError) else next(predictions)
 
     def infer(self, pixels: list[Pixels], *, explain: bool) -> list[Prediction]:
         """Run the network on input arrays in one pass."""
         if not pixels:
             return []
         stacked = np.stack(pixels) if len(pixels) > 1 else pixels[0][None]
-        with observe.INFERENCE.time():
+        with self.inference_time.time():
             return self.classifier.classify(stacked, explain=explain)
 
-    def decode(self, pictures: list[Picture]) -> list[Pixels | ImageError]:
-        """Preprocess pictures, as many as can be in the time that a request has."""
-        end = time.monotonic() + DECODE_SECONDS
+    def decode(self, pictures: list[Picture], end: float) -> list[Pixels | ImageError]:
+        """Preprocess pictures, as many as can be until the monotonic clock is `end`."""
         return [
             self.decode_one(one) if time.monotonic() < end else TooLargeError(TOO_LONG)
             for one in pictures
@@ -293,7 +322,7 @@ class Service:
         """Do so. May raise anything that files and metrics do."""
         rows = [observe.log_fields(outcome) for outcome in call.outcomes]
         observe.count_request(call.route, status, seconds)
-        observe.count_predictions(rows)
+        observe.count_predictions(self.classifier.name, rows)
         level = observe.level_of(status, is_routine=call.route in ROUTINE_ROUTES)
         is_logged = level >= self.settings.log_level
         if not is_logged and not self.record:

@@ -54,12 +54,15 @@ LATENCY = Histogram(
 INFERENCE = Histogram(
     "classifier_inference_seconds",
     "The network's time for a pass: a request's pictures, or several requests'.",
+    ["model"],
     buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
 )
 PICTURES = Counter(
-    "classifier_pictures", "Pictures that got a class, by class.", ["class"]
+    "classifier_pictures", "Pictures that got a class, by class.", ["model", "class"]
 )
-REFUSALS = Counter("classifier_refusals", "Pictures that got none, by code.", ["code"])
+REFUSALS = Counter(
+    "classifier_refusals", "Pictures that got none, by code.", ["model", "code"]
+)
 MODEL = Gauge(
     "classifier_model_info",
     "1 for the model that serves.",
@@ -158,10 +161,10 @@ def _counters(route: str, status: int) -> tuple[Counter, Histogram]:
     return REQUESTS.labels(route, status), LATENCY.labels(route)
 
 
-def count_predictions(rows: Iterable[Json]) -> None:
+def count_predictions(model: str, rows: Iterable[Json]) -> None:
     """Count the pictures of a request by class, or by the code of their error."""
     for row in rows:
         if "class" in row:
-            PICTURES.labels(row["class"]).inc()
+            PICTURES.labels(model, row["class"]).inc()
         else:
-            REFUSALS.labels(row["code"]).inc()
+            REFUSALS.labels(model, row["code"]).inc()

@@ -49,9 +49,7 @@ PROBLEMS = {
     "broken_image": Problem(
         422, "Broken image", "the picture cannot be decoded: image file is truncated"
     ),
-    "unknown_class": Problem(
-        422, "Unknown class", "none of the classes; the nearest is Bag"
-    ),
+    "unknown_class": Problem(422, "Unknown class", "none of the classes"),
     "internal_error": Problem(500, "Internal error", OUR_FAULT),
     "overloaded": Problem(503, "Overloaded", QUEUE_FULL),
 }

@@ -55,20 +55,32 @@ function fillError(article, problem) {
  *  @param {Element} article @param {object} outcome @param {[string, number]} best */
 function fillVerdict(article, outcome, [label, probability]) {
   const isUnknown = outcome.code === "unknown_class";
-  const score = formatDecimal(outcome.unknown_score);
-  const threshold = formatDecimal(outcome.explain.unknown_threshold);
+  const { unknown_score: score, explain } = outcome;
   article.dataset.verdict = isUnknown ? "unknown" : "known";
   find(article, ".class").textContent = isUnknown ? "Unknown" : label;
   const percent = isUnknown ? "" : formatPercent(probability);
   find(article, ".probability").textContent = percent;
-  find(article, ".reason").textContent = isUnknown
-    ? `None of the classes: its unknown score of ${score} exceeds the threshold of` +
-      ` ${threshold}. The nearest class is ${label}.`
-    : `Known: its unknown score of ${score} does not exceed the threshold of` +
-      ` ${threshold}.`;
+  find(article, ".reason").textContent = formatReason(
+    score,
+    explain.unknown_threshold,
+    isUnknown && label,
+  );
   find(article, "caption").textContent = isUnknown
     ? "Probability of each class, if it were one of them"
     : "Probability of each class";
+}
+
+/** Return why a picture is known, or unknown with a nearest class.
+ *  @param {number | null} score @param {number | null} threshold
+ *  @param {string | false} nearest */
+function formatReason(score, threshold, nearest) {
+  if (score === null) return "This model refuses nothing: it has no unknown score.";
+  const numbers = [score, threshold].map(formatDecimal);
+  return nearest
+    ? `None of the classes: its unknown score of ${numbers[0]} exceeds the threshold of` +
+        ` ${numbers[1]}. The nearest class is ${nearest}.`
+    : `Known: its unknown score of ${numbers[0]} does not exceed the threshold of` +
+        ` ${numbers[1]}.`;
 }
 
 /** @param {Element} body of a table @param {[string, number][]} ranking */
@@ -91,6 +103,7 @@ function fillExplanation(article, { pixels, activation }, label) {
   drawPixels(input, pixels);
   input.ariaLabel = `Model input, ${pixels[0].length} by ${pixels.length} pixels`;
   const map = find(article, ".activation");
+  if (!activation) return map.closest("figure").remove();
   drawActivation(map, input, activation);
   map.ariaLabel = `Class activation of ${label}: highest ${place(activation)}`;
 }

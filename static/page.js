@@ -43,9 +43,20 @@ async function classify(pictures) {
   setBusy(true);
   setStatus(`Classifying ${pictureCount(pictures.length)} \u2026`);
   try {
-    const { predictions, model } = await send(pictures, signal);
-    showAnswers(pictures, predictions);
-    modelName.textContent = `${model.name} ${model.version}`;
+    checkLimits(pictures);
+    const step = Number(chooseForm.dataset.maxExplained);
+    const articles = [];
+    const urls = [];
+    for (let start = 0; start < pictures.length; start += step) {
+      const part = pictures.slice(start, start + step);
+      const { predictions, model } = await send(part, signal);
+      modelName.textContent = `${model.name} ${model.version}`;
+      predictions.forEach((prediction, index) => {
+        urls.push(URL.createObjectURL(part[index]));
+        articles.push(createArticle(prediction, part[index].name, urls.at(-1)));
+      });
+    }
+    showAnswers(articles, urls);
   } catch (error) {
     if (!signal.aborted) showError(error); // else a later request sets the status
   } finally {
@@ -61,10 +72,9 @@ function startRequest() {
   return controller.signal;
 }
 
-/** Send all pictures in one request; return the answer to a batch.
+/** Send pictures in one request; return the answer to a batch.
  *  @param {File[]} pictures @param {AbortSignal} signal */
 async function send(pictures, signal) {
-  checkLimits(pictures);
   const body = await toBody(pictures);
   const headers = key ? { "X-API-Key": key } : {};
   let response, answer;
@@ -130,14 +140,11 @@ function throwUnreadable(picture) {
 
 // Show -----------------------------------------------------------------------
 
-/** Show the answers in the order of the pictures.
- *  @param {File[]} pictures @param {object[]} predictions */
-function showAnswers(pictures, predictions) {
+/** Show the answers, in the order of the pictures, and their previews' addresses.
+ *  @param {HTMLElement[]} articles @param {string[]} urls */
+function showAnswers(articles, urls) {
   previewUrls.forEach((url) => URL.revokeObjectURL(url));
-  previewUrls = pictures.map((picture) => URL.createObjectURL(picture));
-  const articles = predictions.map((prediction, index) =>
-    createArticle(prediction, pictures[index].name, previewUrls[index]),
-  );
+  previewUrls = urls;
   answers.replaceChildren(...articles);
   setStatus(summarize(articles), articles.length === 1 ? "visually-hidden" : "");
   articles[0].scrollIntoView({ block: "nearest" });

@@ -63,10 +63,10 @@ def test_metrics_are_sums_over_workers(
     for name, value in {
         'classifier_requests_total{route="/predict",status="200"}': 20,
         'classifier_requests_total{route="none",status="404"}': 1,
-        'classifier_pictures_total{class="Bag"}': 20,
-        'classifier_refusals_total{code="unsupported_image"}': 1,
+        'classifier_pictures_total{class="Bag",model="fashion"}': 20,
+        'classifier_refusals_total{code="unsupported_image",model="fashion"}': 1,
         'classifier_request_seconds_count{route="/predict"}': 21,
-        "classifier_inference_seconds_count": 20,
+        'classifier_inference_seconds_count{model="fashion"}': 20,
         f'classifier_model_info{{name="fashion",version="{version}"}}': 1,
     }.items():
         assert metric(answer.text, name) == value

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import colour_model
 import numpy as np
 import pytest
-from conftest import ROOT, Encode, Server, to_pixels
+from conftest import GUNICORN, ROOT, Encode, Server, serve, to_pixels
 from numpy.typing import NDArray
 from selenium.common.exceptions import NoSuchElementException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
@@ -448,3 +449,22 @@ def test_the_docs_send_a_file_and_show_the_answer(
     assert levels <= {"WARNING"}  # by Swagger UI itself, about files in lists
     hosts = {urlsplit(address).netloc for address in requested(chromium)}
     assert hosts <= {"", urlsplit(gunicorn.url).netloc}
+
+
+def test_a_colour_model_is_shown_in_colour(chromium: Chrome, tmp_path: Path) -> None:
+    colour_model.write(tmp_path / "model.bin")
+    uri = str(tmp_path / "model.bin")
+    with serve(
+        GUNICORN, tmp_path / "log", FLASK_MODEL_URI=uri, WEB_CONCURRENCY="1"
+    ) as server:
+        chromium.get(server.url)
+        assert colour_model.NAME in chromium.title
+        images = chromium.find_elements(By.CSS_SELECTOR, "#samples img")
+        alts = [f"Sample: {name}" for name in colour_model.CLASSES]
+        assert [image.get_attribute("alt") for image in images] == alts
+        images[1].click()
+        [article] = answers(chromium)
+        assert text_of(article, ".class") == colour_model.CLASSES[1]
+        drawn = canvas(chromium, article, ".pixels")
+        assert drawn.shape == (64, 64, 4)
+        assert drawn[0, 0, :3].tolist() == [*colour_model.COLOURS["green"]]
