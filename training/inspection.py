@@ -1,4 +1,4 @@
-"""What pictures are like: sizes, brightness, sharpness, and which of them are equal.
+"""What pictures are like: size, brightness, sharpness, and which are nearly equal.
 
     >>> found = measure(data, image)
     >>> group_equal(np.concatenate([found, found])).tolist()
@@ -8,97 +8,130 @@ Without torch, which would slow down the start of each process.
 """
 
 import hashlib
+from typing import NamedTuple
 
-import imagehash
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter, ImageStat
-from scipy.sparse import coo_array
+from PIL import Image
+from scipy.ndimage import laplace
 from scipy.sparse.csgraph import connected_components
 
-from model.images import Pixels
-
 MEASURE_SIDE = 256  # pixels, longest side of what is measured
-THUMBNAIL_SIDE = 16  # pixels, by which nearly equal pictures are compared
-HASH_DISTANCE = 6  # bits of 64 that the perceptual hashes of near-equal ones differ by
-MAX_DIFFERENCE = 0.15  # of the contrast, between thumbnails of near-equal pictures
-MIN_CONTRAST = 8  # levels, that differences are at least compared with
-HASH_ROWS = 512  # compared with all others at a time
-LAPLACIAN = ImageFilter.Kernel((3, 3), (0, 1, 0, 1, -4, 1, 0, 1, 0), 1, 128)
-
-
+COARSE = 4  # times smaller, the picture that sharpness is relative to
+ROUNDING = 20 / 12  # variance that rounding to whole levels adds to the Laplacian's
+THUMBNAIL_SIDE = 16  # pixels
+MAX_DIFFERENCE = 0.12  # of the contrast, between thumbnails of nearly equal pictures
+MIN_CONTRAST = 8  # levels, that differences are at least relative to
+NEIGHBOURS = 16  # of each picture, that are compared with it
 MEASURES = np.dtype(
     [
         ("digest", np.int64),  # the first 8 bytes of the file's SHA-256
-        ("hash", np.uint64),  # perceptual
         ("thumbnail", np.uint8, (THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)),
         ("size", np.int64, 2),  # width and height in pixels, as decoded
-        ("dark", np.float64),  # 99th percentile of brightness, from 0 to 1
-        ("bright", np.float64),  # 5th percentile
-        ("entropy", np.float64),  # bits a pixel
-        ("sharpness", np.float64),  # variance of the Laplacian, in levels squared
+        ("darkest", np.float64),  # 1st percentile of brightness, from 0 to 1
+        ("low", np.float64),  # 5th percentile
+        ("high", np.float64),  # 99th percentile
+        ("sharpness", np.float64),  # fine detail, relative to coarse
     ]
 )
 Measures = NDArray[np.void]  # MEASURES [N], of N pictures
+
+
+class Kind(NamedTuple):
+    """A kind of unusual picture: those under the limit, and far under the median."""
+
+    name: str
+    limit: float
+
+
+# dark, bright and odd shape as in CleanVision 0.3: the same measures and limits
+# (github.com/cleanlab/cleanvision); its entropy and its edges' variance, which depend
+# on contrast, call a sharp picture of an ant on white blank, and white shirts blurry
+KINDS = (
+    Kind("blank", 0.1),  # brightness from 1st to 99th percentile
+    Kind("dark", 0.32),  # 99th percentile of brightness
+    Kind("bright", 0.05),  # 1 - 5th percentile
+    Kind("small", 64),  # pixels, shorter side
+    Kind("oddly shaped", 0.35),  # shorter side / longer side
+    Kind("blurry", 0.06),  # sharpness: blur by 1.5 pixels of 256 gives 0.02
+)
+MEDIAN_SHARE = 0.5  # a set may be dark or blurry as a whole: its median counts, too
 
 
 def measure(data: bytes, image: Image.Image) -> Measures:
     """Measure an upright "L" or "RGB" picture and its file's bytes: MEASURES [1]."""
     small = image.copy()
     small.thumbnail((MEASURE_SIDE, MEASURE_SIDE), reducing_gap=2.0)
-    grey = small.convert("L")
     side = THUMBNAIL_SIDE, THUMBNAIL_SIDE
-    low, high = np.percentile(np.asarray(grey), (5, 99)) / 255
+    grey = small.convert("L")
     row = (
         np.frombuffer(hashlib.sha256(data).digest(), np.int64)[0],
-        np.packbits(imagehash.phash(grey).hash).view(np.uint64)[0],
         np.asarray(small.convert("RGB").resize(side, Image.Resampling.BOX)),
         image.size,
-        high,
-        low,
-        grey.entropy(),
-        ImageStat.Stat(grey.filter(LAPLACIAN)).var[0],
+        *np.percentile(np.asarray(grey), (1, 5, 99)) / 255,
+        sharpness(grey),
     )
     return np.array([row], MEASURES)
+
+
+def sharpness(grey: Image.Image) -> float:
+    """Return the Laplacian's variance relative to that of a smaller picture.
+
+    Contrast and texture change both alike; a blur changes the fine detail only.
+    """
+    fine, coarse = (
+        float(laplace(np.asarray(picture, np.float32)).var())
+        for picture in (grey, grey.reduce(COARSE))
+    )
+    return max(fine - ROUNDING, 0.0) / max(coarse, 1.0)
+
+
+def find_kinds(found: Measures) -> dict[str, NDArray[np.int64]]:
+    """Return the indices of unusual pictures by kind, the worst first.
+
+    Each picture is of the first kind only that it meets.
+    """
+    shorter, longer = found["size"].min(axis=1), found["size"].max(axis=1)
+    values = (
+        found["high"] - found["darkest"],
+        found["high"],
+        1 - found["low"],
+        shorter,
+        shorter / longer,
+        found["sharpness"],
+    )
+    is_free = np.ones(len(found), bool)
+    kinds: dict[str, NDArray[np.int64]] = {}
+    for kind, value in zip(KINDS, values, strict=True):
+        limit = min(kind.limit, MEDIAN_SHARE * float(np.median(value)))
+        chosen = np.flatnonzero(is_free & (value < limit))
+        is_free[chosen] = False
+        if len(chosen):
+            kinds[kind.name] = chosen[np.argsort(value[chosen], kind="stable")]
+    return kinds
 
 
 def group_equal(found: Measures) -> NDArray[np.int64]:
     """Return int64 [N], the same number for equal and nearly equal pictures.
 
-    Equal are equal bytes; nearly equal are those whose perceptual hashes and thumbnails
-    hardly differ, and those nearly equal to a third.
+    Those differ by compression, size, brightness or contrast. Their thumbnails hardly
+    differ, once mean and contrast are the same.
     """
-    pairs = near_pairs(found)
-    order = np.argsort(found["digest"], kind="stable")
-    is_equal = np.diff(found["digest"][order]) == 0
-    equal = np.stack([order[:-1][is_equal], order[1:][is_equal]], axis=1)
-    first, second = np.concatenate([pairs, equal]).T
-    count = len(found["digest"])
-    graph = coo_array((np.ones(len(first), bool), (first, second)), (count, count))
+    from sklearn.neighbors import kneighbors_graph  # noqa: PLC0415 - slow to import
+
+    levels = found["thumbnail"].reshape(len(found), -1)
+    levels, inverse = np.unique(levels, axis=0, return_inverse=True)
+    if len(levels) == 1:
+        return np.zeros(len(found), np.int64)
+    vectors = levels - levels.mean(axis=1, keepdims=True, dtype=np.float32)
+    least = MIN_CONTRAST * np.sqrt(vectors.shape[1])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(least)
+    count = min(NEIGHBOURS, len(levels) - 1)
+    graph = kneighbors_graph(vectors, count, mode="distance")
+    graph.data = graph.data <= MAX_DIFFERENCE
+    graph.eliminate_zeros()
     groups: NDArray[np.int64] = connected_components(graph, directed=False)[1]
-    return groups.astype(np.int64)
-
-
-def near_pairs(found: Measures) -> NDArray[np.int64]:
-    """Return the indices int64 [P, 2] of nearly equal pictures."""
-    pairs = [np.zeros((0, 2), np.int64)]
-    for start in range(0, len(found["hash"]), HASH_ROWS):
-        rows = found["hash"][start : start + HASH_ROWS, None]
-        distance = np.bitwise_count(rows ^ found["hash"][start:])
-        one, other = np.nonzero(np.triu(distance <= HASH_DISTANCE, 1))
-        one, other = one + start, other + start
-        is_near = are_alike(found["thumbnail"][one], found["thumbnail"][other])
-        pairs.append(np.stack([one[is_near], other[is_near]], axis=1))
-    return np.concatenate(pairs)
-
-
-def are_alike(one: Pixels, other: Pixels) -> NDArray[np.bool_]:
-    """Return whether thumbnails [P, ...] differ little, for their contrast: [P]."""
-    axes = 1, 2, 3
-    levels = one.astype(np.float32)
-    difference = np.sqrt(((levels - other) ** 2).mean(axes))
-    contrast = np.maximum(levels.std(axes), MIN_CONTRAST)
-    return np.asarray(difference <= MAX_DIFFERENCE * contrast)
+    return groups.astype(np.int64)[inverse]
 
 
 def find_conflicts(found: Measures, labels: NDArray[np.int64]) -> dict[int, int]:
@@ -110,6 +143,7 @@ def find_conflicts(found: Measures, labels: NDArray[np.int64]) -> dict[int, int]
         first, last = int(same[0]), int(same[-1])
         if labels[first] != labels[last]:
             opposed |= {
-                i: last if labels[i] == labels[first] else first for i in same.tolist()
+                index: last if labels[index] == labels[first] else first
+                for index in same.tolist()
             }
     return opposed

@@ -24,6 +24,7 @@ from training.inspection import Measures, find_conflicts, group_equal, measure
 from training.labelled import OUTLIERS, TRAIN_SPLITS, LabelledFiles, check_counts
 
 MIN_SIDE = 8  # pixels; smaller pictures are left out
+RANKS = {"": 0, "train": 0, "validation": 1, "test": 2}  # of splits
 MAX_MEMORY = 4 * 1024**3  # bytes of pixels; more are kept in a temporary file
 
 
@@ -43,7 +44,8 @@ class Pictures(NamedTuple):
 def load_pictures(found: LabelledFiles, preprocessing: Preprocessing) -> Pictures:
     """Read each file once, on all cores, with a progress bar.
 
-    Left out are files that are no pictures, and all of equal bytes with two labels.
+    Left out are files that are no pictures, all of equal bytes with two labels, and
+    those to train on that are nearly equal to one of another split.
     Raises `ValueError` if a class has too few left.
     """
     files = [*found.files, *found.outliers]
@@ -51,17 +53,22 @@ def load_pictures(found: LabelledFiles, preprocessing: Preprocessing) -> Picture
     splits = [*found.splits, *[""] * len(found.outliers)]
     pixels = allocate((len(files), *preprocessing.input_shape))
     indices, measures, left_out = read_all(files, preprocessing, pixels)
-    opposed = find_conflicts(measures, labels[indices])
-    for one, other in opposed.items():
-        same = indices[other]
-        name = [*found.classes, OUTLIERS][labels[same]]
-        reason = f"the same picture as {files[same]} of {name}"
-        left_out.append(LeftOut(files[indices[one]], reason))
-    rows = [row for row in range(len(indices)) if row not in opposed]
+    groups = group_equal(measures)
+    leaks = find_leaks(groups, [splits[index] for index in indices])
+    reasons = {
+        row: f"nearly equal to one of {splits[indices[other]]}: {files[indices[other]]}"
+        for row, other in leaks.items()
+    }
+    names = [*found.classes, OUTLIERS]
+    for row, other in find_conflicts(measures, labels[indices]).items():
+        reasons[row] = f"equal to one of {names[labels[indices[other]]]}"
+        reasons[row] += f": {files[indices[other]]}"
+    left_out += [LeftOut(files[indices[row]], why) for row, why in reasons.items()]
+    rows = [row for row in range(len(indices)) if row not in reasons]
     for row, source in enumerate(rows):
         if row != source:
             pixels[row] = pixels[source]
-    indices, measures = indices[rows], measures[rows]
+    indices = indices[rows]
     count = int((labels[indices] >= 0).sum())  # outliers are the last
     check_read(found, indices[:count], left_out)
     return Pictures(
@@ -69,11 +76,22 @@ def load_pictures(found: LabelledFiles, preprocessing: Preprocessing) -> Picture
         labels[indices[:count]],
         [files[index] for index in indices[:count]],
         [splits[index] for index in indices[:count]],
-        group_equal(measures)[:count],
+        groups[rows][:count],
         pixels[count : len(rows)],
-        measures[:count],
+        measures[rows][:count],
         found.left_out + left_out,
     )
+
+
+def find_leaks(groups: NDArray[np.int64], splits: Sequence[str]) -> dict[int, int]:
+    """Return pictures with a nearly equal one in a later split: index -> its index."""
+    ranks = np.array([RANKS[split] for split in splits])
+    last = {int(groups[index]): int(index) for index in np.argsort(ranks)}
+    return {
+        index: last[group]
+        for index, group in enumerate(groups.tolist())
+        if ranks[index] < ranks[last[group]]
+    }
 
 
 def check_read(
