@@ -162,3 +162,29 @@ def test_an_empty_folder_and_equal_names_are_refused(tmp_path: Path) -> None:
     pictures = ROOT / "static/pictures"
     with pytest.raises(ValueError, match="two sets"):
         folders.read_outlier_sets([pictures, pictures], PREPROCESSING)
+
+
+def test_folders_of_no_class_are_named_with_the_nearest_that_counts() -> None:
+    names = ["shoes"] * 2 + ["tshrt"] * 3 + ["hat"]
+    *lines, known = folders.describe_folders(names, CLASSES, RECIPE.aliases)
+    assert lines == [
+        "  hat/ 1 files: none of the classes",
+        "  shoes/ 2 files: Sandal or Sneaker or Ankle boot",
+        "  tshrt/ 3 files: none of the classes; is it t-shirt?",
+    ]
+    assert "Trouser" in known
+    assert "hoodie" in known
+
+
+def test_a_file_that_cannot_be_read_is_named_and_left_out(
+    tmp_path: Path, samples: Samples, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(samples.pixels[0]).save(tmp_path / "1.png")
+    (tmp_path / "memory.jpg").symlink_to("/proc/self/mem")
+    (tmp_path / "nothing.jpg").symlink_to("missing")
+    (tmp_path / "kap\udcf6tt.jpg").write_bytes(b"\xff\xd8\xff broken")
+    assert len(folders.read_outliers(tmp_path, PREPROCESSING)) == 1
+    printed = capsys.readouterr().out
+    for name in ("memory.jpg", "nothing.jpg", "kap\\udcf6tt.jpg"):
+        assert name in printed
+    assert folders.load_views(tmp_path / "memory.jpg", 1, 5, PREPROCESSING) is None

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from training.folders import (
     classes_of,
+    describe_folders,
     find_photos,
     load_all_views,
     read_outlier_sets,
@@ -187,6 +188,8 @@ def read_photos(folder: Path, recipe: Recipe, views: int = VIEWS) -> Photos:
     """
     classes, aliases = recipe.classes, recipe.aliases
     files, names = find_photos(folder, classes, aliases)
+    for line in describe_folders(names, classes, aliases):
+        tqdm.write(line)
     loaded = list(load_all_views(files, views, recipe.preprocessing))
     photos = [photo for photo in loaded if photo]
     if not photos:
@@ -199,9 +202,6 @@ def read_photos(folder: Path, recipe: Recipe, views: int = VIEWS) -> Photos:
         name: [classes.index(c) for c in classes_of(name, classes, aliases)]
         for name in set(names)
     }
-    unknown = sorted(name for name in ids if not ids[name])
-    if unknown:
-        tqdm.write(f"folders taken for none of the classes: {', '.join(unknown)}")
     targets = torch.zeros(len(photos), len(classes) + 1, dtype=torch.bool)
     kept = [name for name, photo in zip(names, loaded, strict=True) if photo]
     for target, name in zip(targets, kept, strict=True):

@@ -12,7 +12,9 @@ start of each process.
 import hashlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,6 +73,26 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
+def describe_folders(
+    names: Sequence[str], classes: Sequence[str], aliases: Mapping[str, list[str]]
+) -> list[str]:
+    """Return lines of the folders of photos: their classes, or that they have none.
+
+    `names` has the folder of each photo.
+    """
+    known = {_plain(name): name for name in [*classes, *aliases]}
+    lines = []
+    for name, count in sorted(Counter(names).items()):
+        found = classes_of(name, classes, aliases)
+        close = get_close_matches(_plain(name), known, 1) if not found else []
+        hint = "".join(f"; is it {known[match]}?" for match in close)
+        meaning = " or ".join(found) or f"none of the classes{hint}"
+        lines.append(printable(f"  {name}/ {count} files: {meaning}"))
+    if not all(classes_of(name, classes, aliases) for name in names):
+        lines.append(f"  folders of classes: {', '.join(known.values())}")
+    return lines
+
+
 def find_photos(
     folder: Path, classes: Sequence[str], aliases: Mapping[str, list[str]]
 ) -> tuple[list[Path], list[str]]:
@@ -83,6 +105,8 @@ def find_photos(
     files = [file for file in find_files(folder) if file.parent != folder]
     names = [file.relative_to(folder).parts[0] for file in files]
     if not any(classes_of(name, classes, aliases) for name in names):
+        for line in describe_folders(names, classes, aliases):
+            tqdm.write(line)
         raise ValueError(f"{folder} has no folder named for a class, such as dress/")
     return files, names
 
