@@ -8,6 +8,7 @@
     python train.py --outliers DIR     pictures that are none of the classes, too
     python train.py --images DIR       your own classes: DIR/ants/1.jpg, DIR/bees/2.jpg
     python train.py --start model.bin  fine-tune a model, on photos of your own, say
+    python train.py --images DIR --check    print what labelled pictures hold, and stop
     python train.py ... --resume       go on after Ctrl-C, from the last whole epoch
 
 5,000 of the 60,000 training pictures, and a fifth of the photos, are for validation:
@@ -16,6 +17,7 @@ every choice is made by them. The test pictures are used once, at the end.
 
 import argparse
 import ctypes
+import io
 import sys
 import time
 from functools import partial
@@ -36,6 +38,7 @@ from training import epoch as epochs
 from training import optimizer as optimization
 from training.augment import augment
 from training.backbone import LITE0
+from training.check import check, describe_files, describe_pictures, print_lines
 from training.checkpoint import (
     Progress,
     TrainingState,
@@ -105,6 +108,9 @@ class Run(NamedTuple):
 def main() -> None:
     """Get the data, train, release."""
     options = parse_options()
+    if options.check:
+        check(options.images, options.labels, options.check)
+        return
     keep_freed_memory()
     facts = train_images(options) if options.images else train_recipe(options)
     options.checkpoint.unlink(missing_ok=True)
@@ -116,8 +122,10 @@ def train_images(options: argparse.Namespace) -> Facts:
     """Train on pictures of one's own classes; return the facts of `model.json`."""
     started = time.perf_counter()
     found = find_labelled(options.images, options.labels)
+    print_lines(describe_files(found))
     preprocessing = Square(size=options.size, draft_side=options.size)
     pictures = load_pictures(found, preprocessing)
+    print_lines(describe_pictures(pictures))
     epochs = 0 if options.head_only else options.epochs
     run = transfer.Run(options.backbone, options.size, epochs, options.seed)
     trained = train_custom(
@@ -333,6 +341,10 @@ def parse_options() -> argparse.Namespace:
     """Read and check the command line; exit with one line if it cannot work."""
     parser = build_parser()
     options = parser.parse_args()
+    if options.check and not (options.images or options.labels):
+        parser.error("--check needs --images or --labels")
+    if options.check:
+        return options
     options.checkpoint = Path(f"{options.output}.checkpoint")
     if options.quick and options.start:
         parser.error("--quick is for a new network; --start is short by itself")
@@ -364,6 +376,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="what to train on (fashion-mnist)",
     )
     add_data_options(parser)
+    add(
+        "--check",
+        type=Path,
+        nargs="?",
+        const=Path("check.png"),
+        metavar="PNG",
+        help="only print what the pictures are like; draw the unusual ones (check.png)",
+    )
     add(
         "--outliers",
         type=Path,
@@ -410,6 +430,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names may not fit its encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
     except KeyboardInterrupt:
