@@ -12,6 +12,10 @@ PHOTO = Image.open(FILES[0]).convert("RGB")
 PHOTO.thumbnail((256, 256))
 
 
+WHITE = Image.new("RGB", (200, 150), "white")
+WHITE.paste("black", (90, 60, 120, 80))  # 2 % of it
+
+
 def measured(*images: Image.Image) -> Measures:
     return np.concatenate([measure(bytes([i]), x) for i, x in enumerate(images)])
 
@@ -19,14 +23,14 @@ def measured(*images: Image.Image) -> Measures:
 UNUSUAL = {
     "blank": Image.new("RGB", (200, 150), "orange"),
     "dark": ImageEnhance.Brightness(PHOTO).enhance(0.2),
-    "bright": Image.blend(PHOTO, Image.new("RGB", PHOTO.size, "white"), 0.97),
+    "bright": WHITE,
     "small": PHOTO.resize((40, 30)),
     "oddly shaped": PHOTO.crop((0, 100, PHOTO.width, 140)).resize((250, 70)),
     "blurry": PHOTO.filter(ImageFilter.GaussianBlur(3)),
 }
 
 
-@pytest.mark.parametrize("kind", UNUSUAL.keys() - {"bright"})
+@pytest.mark.parametrize("kind", UNUSUAL)
 def test_an_unusual_picture_is_of_its_kind(kind: str) -> None:
     assert list(UNUSUAL) == [kind.name for kind in KINDS]
     found = find_kinds(measured(PHOTO, UNUSUAL[kind], PHOTO))
