@@ -30,7 +30,7 @@ OUTPUTS = ["probabilities", "unknown_score"]
 PROBABILITIES, SCORE = OUTPUTS
 ACTIVATION = "class_activation"  # computed only to explain: the others cost less
 # a graph may have no unknown score and no activation
-PASS_BYTES = 2 * 1024**2  # of input in one pass, which bounds the memory it takes
+PASS_BYTES = 256 * 1024  # of input in one pass, which bounds the memory it takes
 TIMED_PASSES = 5  # of which the fastest counts
 TOLERANCE = 0.05  # of a sample's probability: processors round differently
 TRIAL_SIZE = 60, 80  # pixels, of a generated picture: no finished input
