@@ -17,7 +17,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFilter, ImageFont
 
 from model.images import WHITE
 
-SIDES = 160, 560  # pixels, of the longer side of a document
+SIDES = 160, 720  # pixels, of the longer side of a document
 MIN_BOX, MIN_TEXT = 24, 7  # pixels, of a box that is divided, of letters
 WORDS = "total net class of the and area Model Sales Q1 2024 12.5 0.87 37% Jan id value"
 ONE, FEW, MANY = [(1, 1)] * 4, [(1, 2), (2, 1), (2, 2)], [(2, 3), (3, 4), (5, 5)]
@@ -47,7 +47,7 @@ class Canvas:
         self.image = Image.new("RGB", size, self.paper)
         self.draw = ImageDraw.Draw(self.image)
         self.box = (0.0, 0.0, float(size[0]), float(size[1]))
-        self.text_size = max(MIN_TEXT, round(side * random.uniform(0.02, 0.045)))
+        self.text_size = max(MIN_TEXT, round(side * random.uniform(0.01, 0.04)))
 
     def chance(self, share: float) -> bool:
         """Return true with a probability."""
@@ -281,27 +281,39 @@ def city_map(canvas: Canvas, box: Box) -> None:
 
 
 def symbol(canvas: Canvas, box: Box) -> None:
-    """Draw nested polygons, stars and ovals, some with letters."""
+    """Draw nested or neighbouring polygons, stars and ovals, some with letters."""
     random, (left, top, right, bottom) = canvas.random, inner(box, 0.05)
     x, y = (left + right) / 2, (top + bottom) / 2
     wide, high = right - x, bottom - y
     if canvas.chance(0.5):
         wide = high = min(wide, high)
-    for _ in range(random.randint(1, 4)):
-        corners, notch = (
-            random.choice((2, 3, 4, 4, 5, 6, 8, 60, 60)),
-            random.choice((1, 1, 0.4, 0.7)),
-        )
-        turn, points = random.choice((0, 0.5, random.random())), []
-        for i in range(2 * corners):
-            angle, reach = math.pi * (i + turn) / corners, notch if i % 2 else 1
-            at = x + wide * reach * math.sin(angle), y - high * reach * math.cos(angle)
-            points.append(at)
-        canvas.draw.polygon(points, random.choice((canvas.colour(), canvas.paper)))
-        scale = random.uniform(0.4, 0.9)
-        wide, high = wide * scale, high * scale
-    count, size = int(canvas.chance(0.4)), high * random.uniform(0.7, 2)
+    spread, fills = random.choice((0, 0, 0.6)), (canvas.colour(), canvas.paper)
+    for part in range(random.randint(1, 6)):
+        corners = random.choice((2, 2, 2, 3, 4, 5, 6, 8, 60, 60))
+        points = polygon(canvas, corners, (x, y, wide, high))
+        fill = fills[part % 2] if canvas.chance(0.8) else canvas.colour()
+        if canvas.chance(0.3):
+            width = max(1, round(min(wide, high) * random.uniform(0.1, 0.4)))
+            canvas.draw.line([*points, *points[:2]], fill, width, "curve")
+        else:
+            canvas.draw.polygon(points, fill)
+        x += random.choice((-1, 0, 0, 1)) * spread * wide
+        y += random.choice((-1, 0, 0, 1)) * spread * high
+        wide, high = (side * random.uniform(0.4, 0.95) for side in (wide, high))
+    count, size = int(canvas.chance(0.3)), high * random.uniform(0.7, 2)
     canvas.write(x, random.choice((y, bottom)), count, size, "mm")
+
+
+def polygon(canvas: Canvas, corners: int, frame: Box) -> Points:
+    """Return the corners of a star or a polygon; `frame` is its centre and radii."""
+    random, (x, y, wide, high) = canvas.random, frame
+    turn = random.choice((0, 0.5, 0.5, random.random()))
+    reaches = 1.0, random.choice((1, 1, 0.4, 0.7))
+    angles = [math.pi * (i + turn) / corners for i in range(2 * corners)]
+    return [
+        (x + wide * reach * math.sin(angle), y - high * reach * math.cos(angle))
+        for angle, reach in zip(angles, reaches * corners, strict=True)
+    ]
 
 
 def divide(canvas: Canvas, box: Box, blocks: Sequence[Block], depth: int) -> None:
@@ -358,14 +370,15 @@ def draw_page(random: Random) -> Image.Image:
 
 
 def scan(canvas: Canvas) -> Image.Image:
-    """Lay a page on a desk, askew, and give it blur and grain."""
+    """Lay a page on a desk, askew, in uneven light, with blur and grain."""
     desk, random = canvas.shade(0.5, canvas.colour()), canvas.random
     angle, by = random.gauss(0, 3), Image.Resampling.BILINEAR
     page = canvas.image.rotate(angle, by, expand=True, fillcolor=desk)
     page = page.filter(ImageFilter.BoxBlur(random.uniform(0, 1.5)))
     seeded = np.random.default_rng(random.getrandbits(32))
     grain = seeded.normal(0, random.uniform(0, 6), (page.height, page.width, 1))
-    pixels = (np.asarray(page) + grain).clip(0, WHITE)
+    light = np.linspace(random.uniform(0.6, 1), 1, page.width)[:, None]
+    pixels = (np.asarray(page) * light + grain).clip(0, WHITE)
     return Image.fromarray(pixels.astype(np.uint8))
 
 
