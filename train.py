@@ -349,7 +349,9 @@ def parse_options() -> argparse.Namespace:
     if options.quick and options.start:
         parser.error("--quick is for a new network; --start is short by itself")
     if options.epochs is None:
-        full = transfer.EPOCHS if options.images else RECIPES[options.dataset].epochs
+        full = RECIPES[options.dataset].epochs
+        if options.images:
+            full = transfer.epochs_of(options.backbone)
         usual = QUICK_EPOCHS if options.quick else full
         options.epochs = FINE_TUNING_EPOCHS if options.start else usual
     if options.epochs < 1:

@@ -25,7 +25,7 @@ from model.classifier import Classifier
 from model.images import Pixels, decode
 from model.network import Calibrated, fit_temperature, fit_threshold
 from model.preprocessing import Square
-from training.backbone import TransferNetwork
+from training.backbone import NONE, TransferNetwork
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from training.export import (
     SAMPLE_SIDE,
@@ -80,21 +80,24 @@ class Scores(NamedTuple):
     name: str  # how they were held out
 
 
-def divide(pictures: Pictures) -> Parts:
+def divide(pictures: Pictures, backbone: str) -> Parts:
     """Divide pictures by the folders of a split, or at random within each class.
 
-    Nearly equal pictures stay on one side.
+    Nearly equal pictures stay on one side. Few pictures are all trained on, but by a
+    network that is trained from nothing, whose features fit its own pictures best.
     """
     splits = np.array(pictures.splits)
     held_out, test = splits == "validation", splits == "test"
     train = ~held_out & ~test
+    must_hold_out = backbone == NONE
     if held_out.any():
-        is_enough = held_out.sum() >= MIN_HELD_OUT
+        is_enough = must_hold_out or bool(held_out.sum() >= MIN_HELD_OUT)
         return Parts(train, held_out & is_enough, test | held_out & (not is_enough))
     rows = np.flatnonzero(train)
     count = min(MAX_PARTS, len(rows) // MIN_HELD_OUT)
-    if count >= FOLDS:
-        chosen = next(folds(pictures.labels[rows], pictures.groups[rows], count))
+    if count >= FOLDS or must_hold_out:
+        parts = max(count, FOLDS)
+        chosen = next(folds(pictures.labels[rows], pictures.groups[rows], parts))
         held_out[rows[chosen]] = True
     return Parts(train & ~held_out, held_out, test)
 
@@ -111,7 +114,7 @@ def train_custom(
 
     Raises `ValueError` for a checkpoint that does not fit.
     """
-    parts = divide(pictures)
+    parts = divide(pictures, run.backbone)
     rows = np.flatnonzero(parts.train)
     train = Labelled(pictures.pixels[rows], pictures.labels[rows])
     if not parts.held_out.any():
@@ -177,7 +180,7 @@ def release_custom(
     calibration = fit_temperature(held_out.logits, labels)
     model = Calibrated(network, calibration).eval()
     size = network.input_shape[0]
-    parts = divide(pictures)
+    parts = divide(pictures, network.arguments["backbone"])
     facts = {
         "version": "unsaved",
         **Square(size=size, draft_side=size).facts(),

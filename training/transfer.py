@@ -38,6 +38,7 @@ FOLDS = 5  # by which pictures are held out in turn, where they are too few to s
 SPLIT_SEED = 0  # not the run's, so that all runs hold out the same pictures
 # fine-tuning
 EPOCHS = 6
+UNTRAINED_EPOCHS = 40  # of a network that is trained from nothing
 VIEW_SIZE = 160  # pixels: smaller than served, since a view shows a part of a picture
 BATCH_SIZE = 32
 LEARNING_RATE = 1e-3  # peak
@@ -76,6 +77,11 @@ def build_network(run: Run, classes: int) -> TransferNetwork:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = TransferNetwork(run.backbone, run.size, classes, pretrained=True)
     return network.to(device)
+
+
+def epochs_of(backbone: str) -> int:
+    """Return the usual number of epochs."""
+    return UNTRAINED_EPOCHS if backbone == NONE else EPOCHS
 
 
 def device_of(network: nn.Module) -> torch.device:
@@ -244,7 +250,7 @@ def fine_tune(
     total, initial = run.epochs * steps, done.epochs * steps
     with tqdm(total=total, initial=initial, unit="step") as bar:
         for epoch in range(done.epochs, run.epochs):
-            random = Generator().manual_seed(run.seed * 10_000 + epoch)
+            random = torch.manual_seed(run.seed * 10_000 + epoch)  # of dropout, too
             loss = train_epoch(state, split, random, bar)
             tqdm.write(f"epoch {epoch + 1}/{run.epochs}: loss {loss:.3f}")
             save(state, Progress(epoch + 1, time.perf_counter() - started))
