@@ -157,7 +157,7 @@ def _read_kinds(reader: Reader, items: Items) -> None:
             number = entry.take(4 if entry.version() > LAST_SHORT_INFE else 2)
             entry.take(2)
             items[number].kind = entry.take(4).to_bytes(4)
-            # pi-heif crashes on kinds and names that are no text
+            # libheif 1.23.0 crashed on kinds and names that are no text
             entry.data[entry.start - 4 : entry.end].decode()
 
 

@@ -156,7 +156,7 @@ def _heif_reader(data: bytes) -> type[ImageFile] | None:
     if codecs[0] in AV1_BRANDS:
         return AvifImagePlugin.AvifImageFile
     # few requests need it, and every start of a worker would pay for it
-    from pi_heif import HeifImageFile, options  # noqa: PLC0415
+    from pillow_heif import HeifImageFile, options  # noqa: PLC0415
 
     options.DECODE_THREADS = 1
     options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
