@@ -31,13 +31,11 @@ from tqdm import tqdm
 
 from model import artifact
 from model.network import CNN
-from model.preprocessing import Square
 from training import augment as augmentation
 from training import custom, transfer
 from training import epoch as epochs
 from training import optimizer as optimization
 from training.augment import augment
-from training.backbone import LITE0
 from training.check import check, describe_files, describe_pictures, print_lines
 from training.checkpoint import (
     Progress,
@@ -45,8 +43,13 @@ from training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from training.custom import name_of, release_custom, train_custom
-from training.data import Data, add_data_options, get_data
+from training.custom import (
+    name_of,
+    preprocessing_of,
+    release_custom,
+    train_custom,
+)
+from training.data import Data, get_data
 from training.epoch import (
     EpochData,
     EpochPlan,
@@ -60,15 +63,15 @@ from training.epoch import (
     training_loss,
 )
 from training.export import Facts, constants
+from training.folders import scan
 from training.labelled import find_labelled
 from training.optimizer import build_optimizer, build_schedule
+from training.options import SOUP_RUNS, parse_options
 from training.pictures import load_pictures
 from training.recipes import RECIPES, Recipe
 from training.release import release, report, validation_accuracy
 
 # settings of the run; those of epochs, loss and learning rate stand in their modules
-QUICK_EPOCHS = 5
-FINE_TUNING_EPOCHS = 3  # of each run of the soup
 BATCH_SIZE = 128
 DISTIL_AFTER = 20  # epochs, then photos get soft targets
 CLEAN_EPOCHS = 8  # the last ones of a new network, without erasing
@@ -76,8 +79,6 @@ AVERAGE_EVERY = 4  # steps
 AVERAGE_SHARE = 0.03  # of the run: the time constant of the weights' moving average
 QUANTISED_SHARE = 0.08  # of the steps, the last ones, with fake quantisation
 RANGE_PICTURES = 4_000  # by which the ranges of activations are observed
-# fine-tuning averages runs from one start: a model soup (arXiv 2203.05482)
-SOUP_RUNS = 3
 START_WEIGHT = 0.3  # of the start's weights in the result
 LOG_EVERY = 20  # steps
 
@@ -107,12 +108,12 @@ class Run(NamedTuple):
 
 def main() -> None:
     """Get the data, train, release."""
-    options = parse_options()
+    options = parse_options(str(__doc__))
     if options.check:
         check(options.images, options.labels, options.check)
         return
     keep_freed_memory()
-    facts = train_images(options) if options.images else train_recipe(options)
+    facts = train_images(options) if options.own_pictures else train_recipe(options)
     options.checkpoint.unlink(missing_ok=True)
     report(facts)
     print(f"wrote {options.output}, version {facts['version']}")
@@ -122,22 +123,23 @@ def train_images(options: argparse.Namespace) -> Facts:
     """Train on pictures of one's own classes; return the facts of `model.json`."""
     started = time.perf_counter()
     found = find_labelled(options.images, options.labels)
+    found.outliers.extend(file for path in options.outliers for file in scan(path)[0])
     print_lines(describe_files(found))
-    preprocessing = Square(size=options.size, draft_side=options.size)
-    pictures = load_pictures(found, preprocessing)
-    print_lines(describe_pictures(pictures))
     epochs = 0 if options.head_only else options.epochs
     run = transfer.Run(options.backbone, options.size, epochs, options.seed)
+    network = transfer.build_network(run, len(found.classes))
+    pictures = load_pictures(found, preprocessing_of(options.size))
+    print_lines(describe_pictures(pictures))
     trained = train_custom(
-        pictures, found.classes, run, options.checkpoint, resume=options.resume
+        network, pictures, run, options.checkpoint, resume=options.resume
     )
     facts = {
-        "name": options.name or name_of(options.images[0]),
+        "name": options.name or name_of((options.images or [options.labels.parent])[0]),
         "classes": found.classes,
         "settings": run._asdict() | constants(transfer, augmentation, custom),
         "seconds": round(time.perf_counter() - started, 1),
     }
-    return release_custom(options.output, pictures, trained, facts, options.samples)
+    return release_custom(options.output, trained, facts, options.samples)
 
 
 def train_recipe(options: argparse.Namespace) -> Facts:
@@ -335,100 +337,6 @@ def keep_freed_memory() -> None:
     if mallopt is not None:  # musl has none
         mallopt(-3, 2**25)  # M_MMAP_THRESHOLD of malloc.h, the greatest value allowed
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-
-
-def parse_options() -> argparse.Namespace:
-    """Read and check the command line; exit with one line if it cannot work."""
-    parser = build_parser()
-    options = parser.parse_args()
-    if options.check and not (options.images or options.labels):
-        parser.error("--check needs --images or --labels")
-    if options.check:
-        return options
-    options.checkpoint = Path(f"{options.output}.checkpoint")
-    if options.quick and options.start:
-        parser.error("--quick is for a new network; --start is short by itself")
-    if options.epochs is None:
-        full = RECIPES[options.dataset].epochs
-        if options.images:
-            full = transfer.epochs_of(options.backbone)
-        usual = QUICK_EPOCHS if options.quick else full
-        options.epochs = FINE_TUNING_EPOCHS if options.start else usual
-    if options.epochs < 1:
-        parser.error("--epochs is at least 1")
-    try:
-        artifact.check_output(options.output)
-    except artifact.ArtifactError as error:
-        parser.error(str(error))
-    if options.resume and not options.checkpoint.is_file():
-        parser.error(f"nothing to resume: no {options.checkpoint}")
-    return options
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add(
-        "--dataset",
-        choices=RECIPES,
-        default="fashion-mnist",
-        help="what to train on (fashion-mnist)",
-    )
-    add_data_options(parser)
-    add(
-        "--check",
-        type=Path,
-        nargs="?",
-        const=Path("check.png"),
-        metavar="PNG",
-        help="only print what the pictures are like; draw the unusual ones (check.png)",
-    )
-    add(
-        "--outliers",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="DIR|NPZ",
-        help="pictures of none of the classes, beside synthetic ones (none)",
-    )
-    add(
-        "--output",
-        type=Path,
-        default=Path("model.bin"),
-        metavar="FILE",
-        help="the model to write or replace (model.bin)",
-    )
-    add("--seed", type=int, default=1, help="of all random numbers (1)")
-    full = ", ".join(f"{recipe.epochs} for {name}" for name, recipe in RECIPES.items())
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument(
-        "--epochs",
-        type=int,
-        help=f"number ({full}); with --start, of each of {SOUP_RUNS} runs"
-        f" ({FINE_TUNING_EPOCHS})",
-    )
-    quick = f"a first try: --epochs {QUICK_EPOCHS}; not with --start"
-    length.add_argument("--quick", action="store_true", help=quick)
-    add("--start", type=Path, metavar="MODEL", help="a model.bin to fine-tune (none)")
-    add(
-        "--images",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="DIR",
-        help="pictures of your own classes, one folder a class, instead of a data set",
-    )
-    add("--labels", type=Path, metavar="CSV", help="paths and labels, for --images")
-    add("--name", help="of the model of --images (its folder's)")
-    add("--backbone", default=LITE0, help=f"pretrained network for --images ({LITE0})")
-    add("--size", type=int, default=224, help="of its input in pixels (224)")
-    add("--head-only", action="store_true", help="do not fine-tune the backbone")
-    add("--samples", type=int, default=12, help="pictures to put into model.bin (12)")
-    add("--resume", action="store_true", help="continue after a stop")
-    return parser
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from model.network import CNN
 from training import data as data_module
 from training import epoch, release
 from training.data import Data, Photos, get_data, one_hot_targets
+from training.options import SOUP_RUNS, parse_options
 from training.recipes import RECIPES
 
 RECIPE = RECIPES["fashion-mnist"]
@@ -140,7 +141,7 @@ def test_fine_tuning_averages_runs_from_one_start(
     monkeypatch.setattr(train, "START_WEIGHT", 0.0)
     tuned = parameters(run(data, tmp_path, start=start))
     begin, ends = (torch.stack(after[at::EPOCHS]) for at in (0, EPOCHS - 1))
-    assert len(ends) == train.SOUP_RUNS
+    assert len(ends) == SOUP_RUNS
     assert torch.allclose(tuned, ends.mean(0), atol=1e-6)
     assert not torch.allclose(tuned, ends[0], atol=1e-6)
     assert (begin[1] - begin[0]).norm() < (begin[1] - ends[0]).norm()
@@ -168,7 +169,7 @@ def test_fine_tuning_erases_to_the_end_and_has_all_synthetic_pictures(
     monkeypatch.setattr(train, "CLEAN_EPOCHS", 2)
     run(data, tmp_path)
     run(data, tmp_path, start=start)
-    assert erased == [True, False, False] + train.SOUP_RUNS * EPOCHS * [True]
+    assert erased == [True, False, False] + SOUP_RUNS * EPOCHS * [True]
     assert shares == [epoch.synthetic_share(EPOCHS), 1]
 
 
@@ -353,7 +354,7 @@ def test_options_are_checked_before_training(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py", *options])
     with pytest.raises(SystemExit):
-        train.parse_options()
+        parse_options("")
     assert re.search(reason, capsys.readouterr().err)
 
 
@@ -365,7 +366,7 @@ def test_fine_tuning_and_a_quick_run_are_short(monkeypatch: pytest.MonkeyPatch) 
         (["--quick"], 5),
     ):
         monkeypatch.setattr(sys, "argv", ["train.py", *options])
-        assert train.parse_options().epochs == epochs
+        assert parse_options("").epochs == epochs
 
 
 def test_an_interrupted_run_leaves_the_old_model(

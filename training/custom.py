@@ -1,7 +1,7 @@
 """A model of one's own pictures: split, transfer learning, threshold, `model.bin`.
 
-    >>> trained = train_custom(pictures, classes, run, checkpoint, resume=False)
-    >>> facts = release_custom(path, pictures, trained, {"name": "insects", ...}, 12)
+    >>> trained = train_custom(network, pictures, run, checkpoint, resume=False)
+    >>> facts = release_custom(path, trained, {"name": "insects", "classes": names}, 12)
 
 Pictures are set aside, by which calibration and the unknown threshold are fitted. Where
 they are too few for that, each is held out once (out of fold), and all are trained on.
@@ -23,7 +23,7 @@ from model import artifact
 from model.artifact import MAX_NAME, Artifact
 from model.classifier import Classifier
 from model.images import Pixels, decode
-from model.network import Calibrated, fit_temperature, fit_threshold
+from model.network import Calibrated, Calibration, fit_temperature, fit_threshold
 from model.preprocessing import Square
 from training.backbone import NONE, TransferNetwork
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -47,7 +47,6 @@ from training.transfer import (
     SPLIT_SEED,
     Run,
     TransferState,
-    build_network,
     choose_bank,
     compute_features,
     fine_tune,
@@ -102,27 +101,33 @@ def divide(pictures: Pictures, backbone: str) -> Parts:
     return Parts(train & ~held_out, held_out, test)
 
 
+class Trained(NamedTuple):
+    """A network, and what it was trained on and is to be judged by."""
+
+    network: TransferNetwork
+    pictures: Pictures
+    parts: Parts
+    scores: Scores
+
+
 def train_custom(
+    network: TransferNetwork,
     pictures: Pictures,
-    classes: Sequence[str],
     run: Run,
     checkpoint: Path,
     *,
     resume: bool,
-) -> tuple[TransferNetwork, Scores]:
-    """Train; return the network, and its answers for pictures that were held out.
+) -> Trained:
+    """Train, with a checkpoint after each epoch.
 
     Raises `ValueError` for a checkpoint that does not fit.
     """
     parts = divide(pictures, run.backbone)
     rows = np.flatnonzero(parts.train)
     train = Labelled(pictures.pixels[rows], pictures.labels[rows])
-    if not parts.held_out.any():
-        run = run._replace(epochs=0)
-    network = build_network(run, len(classes))
     features = compute_features(network, train.pixels, "features")
     set_head(network, fit_head(features, train.labels))
-    if run.epochs:
+    if run.epochs and parts.held_out.any():
         settings = run._asdict() | {"data": fingerprint_of(pictures)}
 
         def load(state: TransferState) -> Progress:
@@ -137,10 +142,10 @@ def train_custom(
     set_bank(network, train, pictures.outliers)
     network.cpu().eval()
     if parts.held_out.any():
-        return network, score(network, pictures, parts.held_out)
-    groups = pictures.groups[rows]
-    logits, unknown = out_of_fold(features, train.labels, groups)
-    return network, Scores(logits, unknown, train.labels, "out of fold")
+        return Trained(network, pictures, parts, score(network, pictures, parts))
+    logits, unknown = out_of_fold(features, train.labels, pictures.groups[rows])
+    scores = Scores(logits, unknown, train.labels, "out of fold")
+    return Trained(network, pictures, parts, scores)
 
 
 def set_bank(network: TransferNetwork, train: Labelled, outliers: Pixels) -> None:
@@ -154,62 +159,54 @@ def set_bank(network: TransferNetwork, train: Labelled, outliers: Pixels) -> Non
 
 
 @torch.no_grad()
-def score(
-    network: TransferNetwork, pictures: Pictures, chosen: NDArray[np.bool_]
-) -> Scores:
-    """Return the network's answers for the pictures that were chosen: bool [N]."""
-    rows = batches(pictures.pixels[chosen])
+def score(network: TransferNetwork, pictures: Pictures, parts: Parts) -> Scores:
+    """Return the network's answers for the pictures that were held out."""
+    rows = batches(pictures.pixels[parts.held_out])
     found = [network.outputs(torch.from_numpy(batch))[1:] for batch in rows]
     logits, unknown = (torch.cat(part) for part in zip(*found, strict=True))
-    return Scores(logits, unknown, pictures.labels[chosen], "validation")
+    return Scores(logits, unknown, pictures.labels[parts.held_out], "validation")
 
 
-def release_custom(
-    path: Path,
-    pictures: Pictures,
-    trained: tuple[TransferNetwork, Scores],
-    facts: Facts,
-    samples: int,
-) -> Facts:
+def release_custom(path: Path, trained: Trained, facts: Facts, samples: int) -> Facts:
     """Calibrate, export, check and write; return `facts` and more.
 
     `facts` has at least the name and the classes.
     """
-    (network, held_out), classes = trained, facts["classes"]
-    labels = torch.from_numpy(held_out.labels)
-    calibration = fit_temperature(held_out.logits, labels)
+    network, pictures, parts, _scores = trained
+    facts = describe(trained, facts["classes"]) | facts | made_with()
+    calibration = Calibration(**facts["calibration"])
     model = Calibrated(network, calibration).eval()
-    size = network.input_shape[0]
-    parts = divide(pictures, network.arguments["backbone"])
-    facts = {
-        "version": "unsaved",
-        **Square(size=size, draft_side=size).facts(),
-        "unknown_threshold": fit_threshold(held_out.unknown, REFUSED_SHARE),
-        "calibration": calibration._asdict(),
-        "data": describe_pictures(pictures, parts, classes, held_out.name),
-        **facts,
-        **made_with(),
-    }
-    chosen = parts.held_out if parts.held_out.any() else parts.train
+    chosen = np.flatnonzero(parts.held_out if parts.held_out.any() else parts.train)
     split = Labelled(pictures.pixels[chosen], pictures.labels[chosen])
-    ranges = pictures.pixels[parts.train][
-        :: max(1, parts.train.sum() // RANGE_PICTURES)
-    ]
+    rows = np.flatnonzero(parts.train)
+    ranges = pictures.pixels[rows[:: max(1, len(rows) // RANGE_PICTURES)]]
     graph, answers, figures = choose_graph(model, facts, split, ranges)
-    facts["reference"] = reference(answers, split.pixels, classes)
+    facts["reference"] = reference(answers, split.pixels, facts["classes"])
     classifier = Classifier(Artifact(graph, facts))
-    facts["metrics"] = measure(classifier, pictures, parts, held_out) | figures
-    files = [pictures.files[row] for row in np.flatnonzero(chosen)]
-    shown = choose_samples(
-        classifier, split.labels, partial(encode_file, files), samples
-    )
-    checkpoint = {
-        "state_dict": network.state_dict(),
-        "arguments": network.arguments,
-        **facts,
-    }
-    artifact.write(path, checkpoint, Artifact(graph, facts, shown))
+    facts["metrics"] = measure(classifier, trained) | figures
+    encode = partial(encode_file, [pictures.files[row] for row in chosen])
+    shown = choose_samples(classifier, split.labels, encode, samples)
+    weights = {"state_dict": network.state_dict(), "arguments": network.arguments}
+    artifact.write(path, weights | facts, Artifact(graph, facts, shown))
     return facts
+
+
+def describe(trained: Trained, classes: Sequence[str]) -> Facts:
+    """Return the facts that serving needs, but for the name; and those of the data."""
+    scores, size = trained.scores, trained.network.input_shape[0]
+    calibration = fit_temperature(scores.logits, torch.from_numpy(scores.labels))
+    return {
+        "version": "unsaved",
+        **preprocessing_of(size).facts(),
+        "unknown_threshold": fit_threshold(scores.unknown, REFUSED_SHARE),
+        "calibration": calibration._asdict(),
+        "data": describe_data(trained, classes),
+    }
+
+
+def preprocessing_of(size: int) -> Square:
+    """Return how pictures become inputs of `size` pixels."""
+    return Square(size=size, draft_side=size)
 
 
 def encode_file(files: Sequence[Path], index: int) -> tuple[bytes, str]:
@@ -217,26 +214,21 @@ def encode_file(files: Sequence[Path], index: int) -> tuple[bytes, str]:
     return encode_small(decode(files[index].read_bytes(), SAMPLE_SIDE))
 
 
-def measure(
-    classifier: Classifier, pictures: Pictures, parts: Parts, held_out: Scores
-) -> Facts:
+def measure(classifier: Classifier, trained: Trained) -> Facts:
     """Return accuracy before refusal and refusals, of the exported graph if possible.
 
     They are of the test pictures if there are any, else of those that were held out.
     """
+    _network, pictures, parts, scores = trained
+    name = "test" if parts.test.any() else scores.name
     chosen = parts.test if parts.test.any() else parts.held_out
+    labels, class_ids = scores.labels, scores.logits.argmax(1).numpy()
+    refused = REFUSED_SHARE
     if chosen.any():
-        labels, name = (
-            pictures.labels[chosen],
-            "test" if parts.test.any() else "validation",
-        )
         answers = classify(classifier, pictures.pixels[chosen])
+        labels = pictures.labels[chosen]
         class_ids = np.array([answer.class_id for answer in answers])
         refused = float(np.mean([answer.is_unknown for answer in answers]))
-    else:
-        labels, name = held_out.labels, held_out.name
-        class_ids = held_out.logits.argmax(1).numpy()
-        refused = REFUSED_SHARE
     recall, precision = recall_precision(labels, class_ids, len(classifier.classes))
     return {
         "measured_on": name,
@@ -251,10 +243,9 @@ def measure(
     }
 
 
-def describe_pictures(
-    pictures: Pictures, parts: Parts, classes: Sequence[str], held_out: str
-) -> Facts:
+def describe_data(trained: Trained, classes: Sequence[str]) -> Facts:
     """Return how many pictures of each class there are, and how they were divided."""
+    _network, pictures, parts, scores = trained
     counts = np.bincount(pictures.labels, minlength=len(classes)).tolist()
     return {
         "name": "pictures",
@@ -263,7 +254,7 @@ def describe_pictures(
         "train": int(parts.train.sum()),
         "validation": int(parts.held_out.sum()),
         "test": int(parts.test.sum()),
-        "threshold_of": held_out,
+        "threshold_of": scores.name,
         "classes": dict(zip(classes, counts, strict=True)),
         "outliers": len(pictures.outliers),
         "left_out": len(pictures.left_out),
