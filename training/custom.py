@@ -52,6 +52,7 @@ from training.transfer import (
     fine_tune,
     fit_head,
     folds,
+    interpolate,
     out_of_fold,
     set_head,
 )
@@ -139,6 +140,10 @@ def train_custom(
             save_checkpoint(checkpoint, state, settings, progress)
 
         network = fine_tune(network, train, run, save, load)
+        if run.backbone != NONE:
+            interpolate(network, run)
+            features = compute_features(network, train.pixels, "features")
+            set_head(network, fit_head(features, train.labels))
     set_bank(network, train, pictures.outliers)
     network.cpu().eval()
     if parts.held_out.any():

@@ -25,7 +25,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from training.augment import random_views
-from training.backbone import NONE, TransferNetwork, unknown_distance
+from training.backbone import (
+    NONE,
+    TransferNetwork,
+    build_backbone,
+    unknown_distance,
+)
 from training.checkpoint import Progress
 from training.export import Labelled
 
@@ -37,7 +42,7 @@ BANK_PER_CLASS = 10  # at least
 FOLDS = 5  # by which pictures are held out in turn, where they are too few to set aside
 SPLIT_SEED = 0  # not the run's, so that all runs hold out the same pictures
 # fine-tuning
-EPOCHS = 6
+EPOCHS = 8
 UNTRAINED_EPOCHS = 40  # of a network that is trained from nothing
 VIEW_SIZE = 160  # pixels: smaller than served, since a view shows a part of a picture
 BATCH_SIZE = 32
@@ -47,6 +52,7 @@ WEIGHT_DECAY = 0.05
 LABEL_SMOOTHING = 0.1
 DROPOUT = 0.2
 AVERAGE_SHARE = 0.05  # of the run: the time constant of the weights' moving average
+START_WEIGHT = 0.5  # of the pretrained network's weights in the result
 FROZEN_STRIDE = (
     4  # first layers up to it keep their weights: the costliest, most general
 )
@@ -255,6 +261,19 @@ def fine_tune(
             tqdm.write(f"epoch {epoch + 1}/{run.epochs}: loss {loss:.3f}")
             save(state, Progress(epoch + 1, time.perf_counter() - started))
     return cast("TransferNetwork", state.average.module)
+
+
+def interpolate(network: TransferNetwork, run: Run) -> None:
+    """Move the features half way back to those of the pretrained network.
+
+    Fine-tuned ones know the classes better, and the unknown much worse (Wortsman et
+    al., Robust fine-tuning of zero-shot models, arXiv 2109.01903).
+    """
+    start = build_backbone(run.backbone, pretrained=True).features.state_dict()
+    tuned = network.features.state_dict()
+    for name, value in tuned.items():
+        if value.is_floating_point():
+            value.lerp_(start[name].to(value.device), START_WEIGHT)
 
 
 def out_of_fold(
