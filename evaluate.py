@@ -4,6 +4,7 @@
     python evaluate.py --data DIR                        another torchvision root
     python evaluate.py --unknown cats/ digits.npz        pictures of none of the classes
     python evaluate.py --photos DIR                      photos, one folder a class
+    python evaluate.py --images DIR --model mine.bin     a model of your own classes
 
 Writes `metrics.json`, figures and `model-card.md`, and prints the latter. Pictures are
 preprocessed and classified as in a request, by `Classifier.to_pixels` and `classify`.
@@ -27,8 +28,10 @@ from model.classifier import Classifier
 from model.images import WHITE, Pixels
 from training import plots
 from training.charts import draw_charts
+from training.check import describe_pictures, print_lines
 from training.data import add_data_options, fingerprint, read_dataset
 from training.folders import find_photos, read_outlier_sets, read_pictures
+from training.labelled import find_labelled
 from training.metrics import (
     ClassIds,
     Floats,
@@ -38,10 +41,12 @@ from training.metrics import (
     measure_photos,
     measure_unknown,
 )
+from training.pictures import load_pictures
 from training.recipes import Recipe, find_recipe
 
 BATCH_SIZE = 250
-NOISE_COUNT = 1_000  # pictures of each kind of noise
+NOISE_COUNT = 1_000  # pictures of each kind of noise, fewer if they are large
+NOISE_PIXELS = 5_000_000
 SEED = 0  # of the noise
 DECIMALS = 4  # of all fractions in the report
 TEMPLATE = Path(__file__).parent / "training" / "model-card.md.jinja"
@@ -58,46 +63,95 @@ class Report(NamedTuple):
     photos: tuple[list[Path], Pixels] | None
 
 
-def measure(
-    loaded: artifact.Artifact, data: Path, unknown: Sequence[Path], photos: Path | None
-) -> Report:
-    """Classify all pictures and compute the metrics. Raises `ValueError`.
+class Test(NamedTuple):
+    """Labelled pictures that a model is measured by."""
 
-    `data` is a torchvision root, `unknown` are folders or NPZ files, `photos` is a
-    folder with a folder for each class.
-    """
+    title: str
+    pixels: Pixels  # uint8 [N, *input_shape]
+    labels: ClassIds  # [N]
+    outliers: dict[str, Pixels]  # found beside them
+
+
+def measure(loaded: artifact.Artifact, options: argparse.Namespace) -> Report:
+    """Classify all pictures and compute the metrics. Raises `ValueError`."""
     classifier = Classifier(loaded)
-    recipe = find_recipe(loaded.facts["data"]["name"])
-    classes, aliases = recipe.classes, recipe.aliases
-    labelled = find_photos(photos, classes, aliases) if photos else None
-    given = read_outlier_sets(unknown, classifier.preprocessing)
-    test = read_dataset(recipe, data, is_train=False)
-    pixels, labels = test.data.numpy(), test.targets.numpy()
-    drawn = noise_sets(pixels)
+    recipe = recipe_of(loaded.facts)
+    if recipe is None and (options.photos or not options.images):
+        raise ValueError(f"{classifier.name} knows classes of its own: give --images")
+    photos = options.photos
+    labelled = None
+    if photos and recipe:
+        labelled = find_photos(photos, recipe.classes, recipe.aliases)
+    given = read_outlier_sets(options.unknown, classifier.preprocessing)
+    if options.images or recipe is None:
+        test = read_images(classifier, options.images)
+    else:
+        test = read_test(recipe, options.data)
+    drawn = noise_sets(test.pixels)
     drawn["charts and pages"] = draw_charts(classifier.preprocessing)
-    if same := drawn.keys() & given.keys():
+    if same := (drawn.keys() | test.outliers.keys()) & given.keys():
         raise ValueError(f"{', '.join(same)}: evaluate.py has a set of this name")
-    known = classify(classifier, pixels, recipe.title)
-    sets = given | drawn
+    known = classify(classifier, test.pixels, test.title)
+    sets = given | test.outliers | drawn
     outliers = {name: classify(classifier, sets[name], name) for name in sets}
-    trained_on = outliers_of(loaded.facts["data"])
+    trained_on = outliers_of(loaded.facts.get("data", {}))
     metrics: dict[str, Any] = {
         "model": {"name": classifier.name, "version": classifier.version},
         "unknown_threshold": classifier.unknown_threshold,
-        "test": measure_known(known, labels),
+        "test": {"name": test.title, **measure_known(known, test.labels)},
         "unknown": {
             name: measure_unknown(found, known)
             | {
-                "kind_trained_on": name in drawn,
+                "kind_trained_on": recipe is not None and name in drawn,
                 "trained_on": fingerprint([torch.from_numpy(sets[name])]) in trained_on,
             }
             for name, found in outliers.items()
         },
     }
     read = None
-    if photos and labelled:
+    if labelled and recipe:
         read, metrics["photos"] = measure_folder(classifier, recipe, photos, *labelled)
-    return Report(metrics, pixels, labels, known, outliers, read)
+    return Report(metrics, test.pixels, test.labels, known, outliers, read)
+
+
+def recipe_of(facts: dict[str, Any]) -> Recipe | None:
+    """Return the built-in data set that a model was trained on, if any."""
+    try:
+        return find_recipe(facts["data"]["name"])
+    except (KeyError, ValueError):
+        return None
+
+
+def read_test(recipe: Recipe, data: Path) -> Test:
+    """Read the test pictures of a built-in data set from a torchvision root."""
+    test = read_dataset(recipe, data, is_train=False)
+    return Test(recipe.title, test.data.numpy(), test.targets.numpy(), {})
+
+
+def read_images(classifier: Classifier, folders: Sequence[Path]) -> Test:
+    """Read pictures of the model's classes, of a split those it was not trained on.
+
+    Folders of no class of the model are outliers. Raises `ValueError` if all are.
+    """
+    found = find_labelled(folders)
+    pictures = load_pictures(found, classifier.preprocessing)
+    print_lines(describe_pictures(pictures))
+    names = [found.classes[label] for label in pictures.labels]
+    is_new = np.array([split != "train" for split in pictures.splits])
+    chosen = is_new if is_new.any() else ~is_new
+    has_class = np.array([name in classifier.classes for name in names])
+    if not (chosen & has_class).any():
+        raise ValueError(
+            f"no folder is named for a class, such as {classifier.classes[0]}/"
+        )
+    rows = np.flatnonzero(chosen & has_class)
+    labels = np.array([classifier.classes.index(names[row]) for row in rows])
+    outliers = {"none/": pictures.outliers} if len(pictures.outliers) else {}
+    for name in sorted({name for name in names if name not in classifier.classes}):
+        others = [row for row in np.flatnonzero(chosen) if names[row] == name]
+        outliers |= {f"{name}/": pictures.pixels[others]} if others else {}
+    title = ", ".join(folder.resolve().name for folder in folders)
+    return Test(title, pictures.pixels[rows], labels, outliers)
 
 
 def measure_folder(
@@ -122,7 +176,7 @@ def classify(classifier: Classifier, pixels: Pixels, description: str) -> Predic
         found += classifier.classify(pixels[start : start + BATCH_SIZE])
     return Predictions(
         np.array([list(p.probabilities.values()) for p in found]),
-        np.array([p.unknown_score for p in found]),
+        np.array([p.unknown_score or 0.0 for p in found]),  # no score: all the same
         np.array([p.is_unknown for p in found]),
     )
 
@@ -134,23 +188,35 @@ def runs_of(data: dict[str, Any]) -> list[dict[str, Any]]:
 
 def outliers_of(data: dict[str, Any]) -> set[str]:
     """Return the fingerprints of the sets of outliers that a model was trained on."""
-    return {digest for run in runs_of(data) for digest in run["outliers"].values()}
+    sets = [run.get("outliers") for run in runs_of(data)]
+    return {
+        digest for found in sets if isinstance(found, dict) for digest in found.values()
+    }
 
 
 def noise_sets(pictures: Pixels) -> dict[str, Pixels]:
-    """Return pictures of nothing, and inverted test pictures: uint8 [N, size, size].
+    """Return pictures of nothing, and inverted test pictures: uint8 [N, *input_shape].
 
-    Training has the same kinds, drawn by other code with other parameters.
+    Training on a built-in data set has the same kinds, drawn by other code.
     """
     random = np.random.default_rng(SEED)
     side = pictures.shape[1]
-    shape, each = (NOISE_COUNT, side, side), (NOISE_COUNT, 1, 1)
+    count = min(NOISE_COUNT, NOISE_PIXELS // side**2)
+    sets = grey_noise(count, side, random)
+    if pictures.ndim > 3:  # noqa: PLR2004 - in colour
+        sets = {name: np.repeat(found[..., None], 3, 3) for name, found in sets.items()}
+    return sets | {"inverted test pictures": WHITE - pictures[:count]}
+
+
+def grey_noise(count: int, side: int, random: np.random.Generator) -> dict[str, Pixels]:
+    """Return grey pictures of nothing: uint8 [count, side, side]."""
+    shape, each = (count, side, side), (count, 1, 1)
     axis = np.linspace(0, 1, side)
     angle = random.uniform(0, 2 * np.pi, each)
     slope = np.cos(angle) * axis + np.sin(angle) * axis[:, None]
     level = random.uniform(0, WHITE, each)
     share = random.uniform(0.02, 0.5, each)
-    levels = np.arange(WHITE + 1, dtype=np.uint8)[:, None, None]
+    levels = np.arange(0, WHITE + 1, -(-WHITE // count), dtype=np.uint8)[:, None, None]
     return {
         "blank, every level": np.tile(levels, (1, side, side)),
         "nearly blank": to_uint8(level + random.normal(0, 2, shape)),
@@ -162,7 +228,6 @@ def noise_sets(pictures: Pixels) -> dict[str, Pixels]:
         "pink noise": power_law_noise(shape, 1, random),
         "brown noise": power_law_noise(shape, 2, random),
         "clouds": power_law_noise(shape, 3, random),
-        "inverted test pictures": WHITE - pictures[:NOISE_COUNT],
     }
 
 
@@ -237,8 +302,11 @@ def render_card(metrics: dict[str, Any], facts: dict[str, Any], size: int) -> st
     environment.filters["thousands"] = "{:,}".format
     environment.filters["percent"] = percent
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    runs = runs_of(facts["data"])
-    return template.render(metrics=metrics, facts=facts, size=size, runs=runs)
+    data = facts.get("data", {})
+    runs = runs_of(data) if recipe_of(facts) else []
+    return template.render(
+        metrics=metrics, facts=facts, data=data, size=size, runs=runs
+    )
 
 
 def percent(share: float | None, decimals: int = 1) -> str:
@@ -261,6 +329,14 @@ def parse_options() -> argparse.Namespace:
         help="pictures of none of the classes: folders, or NPZ files with `images`",
     )
     parser.add_argument(
+        "--images",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="pictures of the model's own classes, one folder a class",
+    )
+    parser.add_argument(
         "--model", default="model.bin", metavar="URI", help="(model.bin)"
     )
     parser.add_argument(
@@ -277,7 +353,7 @@ def main() -> None:
     """Measure, and write the report."""
     options = parse_options()
     loaded = artifact.load(options.model)
-    report = measure(loaded, options.data, options.unknown, options.photos)
+    report = measure(loaded, options)
     write(report, loaded.facts, options.output)
     print((options.output / "model-card.md").read_text(encoding="utf-8"))
 

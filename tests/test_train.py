@@ -328,7 +328,8 @@ def test_another_data_set_is_trained_on_and_evaluated(
     model = artifact.read(str(output))
     assert (model.facts["name"], model.facts["classes"]) == (name, recipe.classes)
     assert model.facts["data"]["name"] == recipe.title
-    measured = evaluate.measure(model, root, [], None).metrics["test"]
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--data", str(root)])
+    measured = evaluate.measure(model, evaluate.parse_options()).metrics["test"]
     accuracy = model.facts["metrics"]["onnx_accuracy"]
     assert measured["accuracy"] == pytest.approx(accuracy)
 

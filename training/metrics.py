@@ -80,6 +80,7 @@ def measure_known(predictions: Predictions, labels: ClassIds) -> dict[str, Any]:
     return {
         "pictures": len(labels),
         "accuracy": float(np.mean(class_ids == labels)),
+        "balanced_accuracy": float(np.mean([recall[i] for i in np.unique(labels)])),
         "refused": float(predictions.is_unknown.mean()),
         "calibration_error": calibration_error(predictions, labels),
         "recall": recall,

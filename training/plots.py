@@ -25,6 +25,7 @@ KNOWN, UNKNOWN, RULE = "#0072b2", "#d55e00", "#333333"  # for the colour-blind t
 MISTAKES = 24  # pictures in `mistakes.png`
 SHEET_PICTURES = 50  # photos in `pictures.png`
 SHEET_COLUMNS = 10
+MAX_CLASSES = 30  # in a figure
 CELL, GAP = 84, 6  # pixels, side of a picture in `pictures.png`, and between photos
 SCORE_BINS = 80  # of the histograms
 
@@ -38,8 +39,14 @@ def _save(figure: Figure, path: Path) -> None:
 def draw_confusion(
     folder: Path, confusion: Sequence[Sequence[int]], classes: Sequence[str]
 ) -> None:
-    """Write `confusion.png`: true class down, predicted class across."""
+    """Write `confusion.png`: true class down, predicted class across.
+
+    Of many classes, those with the most mistakes are shown.
+    """
     counts = np.array(confusion)
+    mistakes = counts.sum(0) + counts.sum(1) - 2 * counts.diagonal()
+    shown = np.sort(np.argsort(-mistakes, kind="stable")[:MAX_CLASSES])
+    counts, classes = counts[np.ix_(shown, shown)], [classes[i] for i in shown]
     figure, axes = plt.subplots(figsize=(10, 9))
     axes.imshow(np.sqrt(counts), cmap="Blues")
     dark = counts.max() / 4
@@ -74,13 +81,15 @@ def draw_calibration(
 
 
 def draw_classes(folder: Path, test: dict[str, Any], classes: Sequence[str]) -> None:
-    """Write `classes.png`: recall and precision of each class."""
-    figure, axes = plt.subplots(figsize=(10, 6))
-    rows = np.arange(len(classes))
+    """Write `classes.png`: recall and precision of each class, of many the worst."""
+    shown = np.sort(np.argsort(test["recall"], kind="stable")[:MAX_CLASSES])
+    rows = np.arange(len(shown))
+    figure, axes = plt.subplots(figsize=(10, max(6, 0.4 * len(shown))))
     for name, shift, colour in (("recall", -0.2, KNOWN), ("precision", 0.2, UNKNOWN)):
-        bars = axes.barh(rows + shift, test[name], 0.38, color=colour, label=name)
-        axes.bar_label(bars, [f"{value:.1%}" for value in test[name]], padding=3)
-    axes.set_yticks(rows, classes)
+        values = [test[name][i] for i in shown]
+        bars = axes.barh(rows + shift, values, 0.38, color=colour, label=name)
+        axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=3)
+    axes.set_yticks(rows, [classes[i] for i in shown])
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.12), title="Test pictures")
     axes.legend(loc="lower right")
@@ -91,7 +100,7 @@ def draw_scores(
     folder: Path,
     known: NDArray[Any],
     outliers: dict[str, NDArray[Any]],
-    threshold: float,
+    threshold: float | None,
 ) -> None:
     """Write `scores.png`: unknown scores of test pictures and each set of outliers."""
     values = np.concatenate([known, *outliers.values()])
@@ -104,7 +113,8 @@ def draw_scores(
     for axes, (name, scores) in zip(np.atleast_1d(all_axes), rows.items(), strict=True):
         colour = KNOWN if scores is known else UNKNOWN
         _draw_scores(axes, name, scores, edges, colour)
-        axes.axvline(threshold, color=RULE, linestyle=":")
+        if threshold is not None:
+            axes.axvline(threshold, color=RULE, linestyle=":")
     axes.set_xlabel("unknown score; pictures right of the dotted line are refused")
     _save(figure, folder / "scores.png")
 
