@@ -220,9 +220,9 @@ def test_samples_are_few_and_small(tmp_path: Path) -> None:
     model = artifact.read(str(MODEL))
     first = model.samples[0]
     large = (first.model_copy(update={"picture": bytes(10**6)}),)
-    many = [first.model_copy(update={"file": f"{n}.png"}) for n in range(11)]
+    many = [first.model_copy(update={"file": f"{n}.png"}) for n in range(101)]
     path = tmp_path / "model.bin"
-    for samples, reason in ((large, "0.png is over"), (tuple(many), "at most 10")):
+    for samples, reason in ((large, "0.png is over"), (tuple(many), "at most 100")):
         artifact.write(path, {}, model._replace(samples=samples))
         with pytest.raises(artifact.ArtifactError, match=reason):
             artifact.read(str(path))
