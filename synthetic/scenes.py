@@ -62,7 +62,7 @@ STUDIO_SHARE = 0.5  # of the backgrounds, half as many behind other objects
 TILT, SHOE_TILT = 0.25, 0.7  # radians, at most
 PAIR_SHARE = 0.3  # of the shoes
 PRINTED_SHARE = 0.3  # of the other objects, with text on them
-DOCUMENT_SHARE = 0.3  # of the outliers: charts, screenshots, pages and logos
+DOCUMENT_SHARE = 0.4  # of the outliers: charts, screenshots, pages and logos
 
 SHAPES: dict[Draw, int] = {
     shape_clusters: 8,

@@ -21,7 +21,7 @@ from training.release import evaluate
 
 # synthetic pictures of an epoch, as shares of the training pictures
 SCENE_SHARE = 0.3  # of the classes, in synthetic photos
-OUTLIER_SCENE_SHARE = 0.08  # of other objects, in synthetic photos
+OUTLIER_SCENE_SHARE = 0.12  # of other objects, in synthetic photos, and of documents
 OUTLIER_SHARE = 0.14  # other synthetic outliers
 SCENE_EPOCHS = 3  # so many epochs' scenes are rendered, fewer for a short run
 FULL_EPOCHS = 45  # of a run with these shares; one of 5 epochs has a ninth of them
