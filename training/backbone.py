@@ -9,6 +9,7 @@ ReLU6 (Tan and Le, arXiv 1905.11946; R. Liu, EfficientNet-Lite, 2020). Networks 
 torchvision that end in global average pooling and one linear layer work as well.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -156,8 +157,11 @@ def split_classifier(name: str, network: nn.Module) -> tuple[nn.Sequential, int]
 
     Raises `ValueError` if more than pooling and one linear layer follows them.
     """
-    if isinstance(network, ResNet | RegNet):
+    if isinstance(network, ResNet):
         return nn.Sequential(*list(network.children())[:-2]), network.fc.in_features
+    if isinstance(network, RegNet):
+        layers = [network.stem, *network.trunk_output.children()]
+        return nn.Sequential(*layers), network.fc.in_features
     features = getattr(network, "features", None)
     layers = list(getattr(network, "classifier", nn.Sequential()).children())
     match features, layers:
@@ -172,8 +176,11 @@ def split_classifier(name: str, network: nn.Module) -> tuple[nn.Sequential, int]
 class TransferNetwork(Network):
     """A backbone with a head for one's own classes, and a bank of known features.
 
+    The last layers may exist twice: as pretrained, for the unknown score, and tuned,
+    for the classes. Tuned features know the classes only: all else collapses onto them.
+
     The means of the head's maps are the logits. The unknown score is how far the
-    features of a picture are from those of training pictures (Sun et al.,
+    pretrained features of a picture are from those of training pictures (Sun et al.,
     Out-of-Distribution Detection with Deep Nearest Neighbors, arXiv 2204.06507), and
     rises for pictures that are nearer to outliers. `arguments` rebuild the network.
     """
@@ -184,19 +191,22 @@ class TransferNetwork(Network):
         size: int,
         classes: int,
         bank: tuple[int, int] = (0, 0),  # rows: of the classes, of outliers
-        *,
-        pretrained: bool = False,
+        tuned_from: int | None = None,  # the first layer that exists twice
     ) -> None:
         super().__init__()
         self.arguments = {"backbone": backbone, "size": size, "classes": classes}
         self.input_shape = (size, size, 3)
-        found = build_backbone(backbone, pretrained=pretrained)
+        found = build_backbone(backbone, pretrained=True)
         self.features = found.features
         self.head = nn.Conv2d(found.channels, classes, 1)
         for name, values in ("mean", found.mean), ("std", found.std):
             tensor = torch.tensor(values)[:, None, None] * WHITE
             self.register_buffer(name, tensor, persistent=False)
         self.set_bank(*(torch.ones(rows, found.channels) for rows in bank))
+        self.cut = len(self.features)
+        self.tuned = nn.Sequential()
+        if tuned_from is not None:
+            self.copy_layers(tuned_from)
 
     mean: Tensor
     std: Tensor
@@ -210,21 +220,38 @@ class TransferNetwork(Network):
             rows = features / features.abs().amax(1, keepdim=True) * INT8_MAX
             self.register_buffer(name, rows.round().to(torch.int8))
 
-    def feature_maps(self, pixels: Tensor) -> Tensor:
-        """Pixels uint8 [N, h, w, 3] of any size to float32 [N, channels, h', w']."""
+    def copy_layers(self, start: int) -> None:
+        """Let the layers from `start` on exist twice, so that one copy can be tuned."""
+        self.arguments["tuned_from"] = self.cut = start
+        self.tuned = copy.deepcopy(self.features[start:])
+
+    def first_layers(self, pixels: Tensor) -> Tensor:
+        """Pixels uint8 [N, h, w, 3] of any size to the maps before the tuned layers."""
         x = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        return self.features(x)
+        return self.features[: self.cut](x)
+
+    def feature_maps(self, pixels: Tensor) -> Tensor:
+        """Pixels uint8 [N, h, w, 3] to pretrained maps [N, channels, h', w']."""
+        return self.features[self.cut :](self.first_layers(pixels))
 
     def outputs(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels uint8 [N, *input_shape] to maps, logits and unknown score.
 
         Float32 [N, classes, h', w'], [N, classes] and [N].
         """
-        maps = self.feature_maps(pixels)
-        activation = self.head(maps)
+        x = self.first_layers(pixels)
+        maps = self.features[self.cut :](x)
+        activation = self.head(self.tuned(x) if len(self.tuned) else maps)
         features = maps.mean((2, 3))
         score = unknown_distance(features, self.known.float(), self.outliers.float())
         return activation, activation.mean((2, 3)), score
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Return the state dict without pretrained weights, which the package has."""
+        state = self.state_dict()
+        if self.arguments["backbone"] == NONE:
+            return state
+        return {k: v for k, v in state.items() if not k.startswith("features.")}
 
 
 def unknown_distance(features: Tensor, known: Tensor, outliers: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 from model import artifact
 from model.artifact import MAX_NAME, Artifact
 from model.classifier import Classifier
-from model.images import Pixels, decode
+from model.images import decode
 from model.network import Calibrated, Calibration, fit_temperature, fit_threshold
 from model.preprocessing import Square
 from training.backbone import NONE, TransferNetwork
@@ -43,6 +43,7 @@ from training.labelled import SPLITS
 from training.metrics import recall_precision
 from training.pictures import Pictures
 from training.transfer import (
+    BANK_PICTURES,
     FOLDS,
     SPLIT_SEED,
     Run,
@@ -52,7 +53,6 @@ from training.transfer import (
     fine_tune,
     fit_head,
     folds,
-    interpolate,
     out_of_fold,
     set_head,
 )
@@ -140,27 +140,17 @@ def train_custom(
             save_checkpoint(checkpoint, state, settings, progress)
 
         network = fine_tune(network, train, run, save, load)
-        if run.backbone != NONE:
-            interpolate(network, run)
+        if run.backbone == NONE:
             features = compute_features(network, train.pixels, "features")
-            set_head(network, fit_head(features, train.labels))
-    set_bank(network, train, pictures.outliers)
+    outliers = compute_features(network, pictures.outliers, "outliers")
+    banks = (features, choose_bank(train.labels)), (outliers, slice(BANK_PICTURES))
+    network.set_bank(*(found[:, rows].flatten(0, 1) for found, rows in banks))
     network.cpu().eval()
     if parts.held_out.any():
         return Trained(network, pictures, parts, score(network, pictures, parts))
     logits, unknown = out_of_fold(features, train.labels, pictures.groups[rows])
     scores = Scores(logits, unknown, train.labels, "out of fold")
     return Trained(network, pictures, parts, scores)
-
-
-def set_bank(network: TransferNetwork, train: Labelled, outliers: Pixels) -> None:
-    """Keep the features of some training pictures, and of some outliers."""
-    chosen = choose_bank(train.labels), choose_bank(np.zeros(len(outliers), np.int64))
-    pixels = train.pixels[chosen[0]], outliers[chosen[1]]
-    known, unknown = (
-        compute_features(network, p, "bank").flatten(0, 1) for p in pixels
-    )
-    network.set_bank(known, unknown)
 
 
 @torch.no_grad()
@@ -191,7 +181,7 @@ def release_custom(path: Path, trained: Trained, facts: Facts, samples: int) -> 
     facts["metrics"] = measure(classifier, trained) | figures
     encode = partial(encode_file, [pictures.files[row] for row in chosen])
     shown = choose_samples(classifier, split.labels, encode, samples)
-    weights = {"state_dict": network.state_dict(), "arguments": network.arguments}
+    weights = {"state_dict": network.trained_state(), "arguments": network.arguments}
     artifact.write(path, weights | facts, Artifact(graph, facts, shown))
     return facts
 

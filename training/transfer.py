@@ -4,8 +4,8 @@
     >>> set_head(network, fit_head(features, labels))
 
 The features of all pictures are computed once, and a logistic regression on them is
-the head. Then the whole network is fine-tuned on random views. Features of training
-pictures are kept: the unknown is far from all of them.
+the head. Then a copy of the last layers is fine-tuned on random views. Pretrained
+features of training pictures are kept: the unknown is far from all of them.
 """
 
 import time
@@ -28,7 +28,6 @@ from training.augment import random_views
 from training.backbone import (
     NONE,
     TransferNetwork,
-    build_backbone,
     unknown_distance,
 )
 from training.checkpoint import Progress
@@ -52,10 +51,7 @@ WEIGHT_DECAY = 0.05
 LABEL_SMOOTHING = 0.1
 DROPOUT = 0.2
 AVERAGE_SHARE = 0.05  # of the run: the time constant of the weights' moving average
-START_WEIGHT = 0.5  # of the pretrained network's weights in the result
-FROZEN_STRIDE = (
-    4  # first layers up to it keep their weights: the costliest, most general
-)
+TUNED_STRIDE = 32  # of the maps of the layers that are tuned: the last, smallest ones
 BALANCE = 0.5  # a class of n pictures is sampled in proportion to n ** (1 - BALANCE)
 
 
@@ -81,7 +77,7 @@ def build_network(run: Run, classes: int) -> TransferNetwork:
     """Return a network with a pretrained backbone, on a GPU if there is one."""
     torch.manual_seed(run.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = TransferNetwork(run.backbone, run.size, classes, pretrained=True)
+    network = TransferNetwork(run.backbone, run.size, classes)
     return network.to(device)
 
 
@@ -165,10 +161,10 @@ def choose_bank(labels: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def build_state(network: TransferNetwork, steps: int) -> TransferState:
-    """Return the network with an optimizer for all but its frozen first layers."""
-    if network.arguments["backbone"] != NONE:
-        for layer in large_layers(network):
-            layer.requires_grad_(requires_grad=False)
+    """Return the network with an optimizer for its head and the layers to tune."""
+    network.requires_grad_(requires_grad=False)
+    for part in trained_parts(network):
+        part.requires_grad_(requires_grad=True)
     weights = [p for p in network.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in weights if p.ndim > 1]},
@@ -187,16 +183,22 @@ def build_state(network: TransferNetwork, steps: int) -> TransferState:
     return TransferState(network, average, optimizer, schedule)
 
 
-def large_layers(network: TransferNetwork) -> Iterator[nn.Module]:
-    """Yield the first layers, whose maps have 1 / `FROZEN_STRIDE` of a side or more."""
+def trained_parts(network: TransferNetwork) -> tuple[nn.Module, nn.Module]:
+    """Return the layers that are trained: the tuned ones, or all, and the head."""
+    layers = network.tuned if len(network.tuned) else network.features
+    return layers, network.head
+
+
+@torch.no_grad()
+def count_first_layers(network: TransferNetwork) -> int:
+    """Return how many layers come before those of `TUNED_STRIDE`."""
     maps = torch.zeros(1, 3, VIEW_SIZE, VIEW_SIZE, device=device_of(network))
     network.eval()
-    for layer in network.features:
-        with torch.no_grad():
-            maps = layer(maps)
-        if maps.shape[-1] * FROZEN_STRIDE < VIEW_SIZE:
-            return
-        yield layer
+    for index, layer in enumerate(network.features):
+        maps = layer(maps)
+        if maps.shape[-1] * TUNED_STRIDE <= VIEW_SIZE:
+            return index
+    return len(network.features)
 
 
 def train_epoch(
@@ -205,7 +207,9 @@ def train_epoch(
     """Train on as many random views as there are pictures; return the mean loss."""
     network, device = state.network, device_of(state.network)
     pixels, labels = split
-    set_training(network)
+    network.eval()  # frozen layers keep their batch statistics
+    for part in trained_parts(network):
+        part.train()
     weights = torch.from_numpy(sample_weights(labels))
     chosen = torch.multinomial(weights, len(labels), replacement=True, generator=random)
     total = 0.0
@@ -215,8 +219,9 @@ def train_epoch(
         views = random_views(torch.from_numpy(pixels[rows]), VIEW_SIZE, random).to(
             device
         )
-        features = network.feature_maps(views).mean((2, 3))
-        logits = network.head(dropout(features, DROPOUT)[:, :, None, None])[:, :, 0, 0]
+        maps = network.tuned(network.first_layers(views))
+        features = dropout(maps.mean((2, 3)), DROPOUT)
+        logits = network.head(features[:, :, None, None]).flatten(1)
         targets = torch.from_numpy(labels[rows]).to(device)
         loss = cross_entropy(logits, targets, label_smoothing=LABEL_SMOOTHING)
         state.optimizer.zero_grad()
@@ -227,14 +232,6 @@ def train_epoch(
         total += loss.item()
         bar.update()
     return total / len(batches)
-
-
-def set_training(network: TransferNetwork) -> None:
-    """Set training mode, in which frozen layers keep their batch statistics."""
-    network.train()
-    for layer in network.features:
-        if not any(p.requires_grad for p in layer.parameters()):
-            layer.eval()
 
 
 def fine_tune(
@@ -249,6 +246,8 @@ def fine_tune(
     `load` may restore the state of a run that was stopped, `save` is called after each
     epoch.
     """
+    if run.backbone != NONE:
+        network.copy_layers(count_first_layers(network))
     steps = -(-len(split.labels) // BATCH_SIZE)
     state = build_state(network, run.epochs * steps)
     done = load(state)
@@ -261,19 +260,6 @@ def fine_tune(
             tqdm.write(f"epoch {epoch + 1}/{run.epochs}: loss {loss:.3f}")
             save(state, Progress(epoch + 1, time.perf_counter() - started))
     return cast("TransferNetwork", state.average.module)
-
-
-def interpolate(network: TransferNetwork, run: Run) -> None:
-    """Move the features half way back to those of the pretrained network.
-
-    Fine-tuned ones know the classes better, and the unknown much worse (Wortsman et
-    al., Robust fine-tuning of zero-shot models, arXiv 2109.01903).
-    """
-    start = build_backbone(run.backbone, pretrained=True).features.state_dict()
-    tuned = network.features.state_dict()
-    for name, value in tuned.items():
-        if value.is_floating_point():
-            value.lerp_(start[name].to(value.device), START_WEIGHT)
 
 
 def out_of_fold(
