@@ -160,6 +160,8 @@ def choose_samples(
 
     `encode` returns the bytes of the picture at an index, and the ending of its file.
     """
+    if not count:
+        return ()
     class_ids = range(len(classifier.classes))
     right: list[list[Sample]] = []
     each = -(-count // len(class_ids))
