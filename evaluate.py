@@ -13,6 +13,7 @@ preprocessed and classified as in a request, by `Classifier.to_pixels` and `clas
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,34 +21,38 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model import artifact
+from model.artifact import printable
 from model.classifier import Classifier
-from model.images import WHITE, Pixels
+from model.images import Pixels
 from training import plots
 from training.charts import draw_charts
-from training.check import describe_pictures, print_lines
+from training.check import print_lines
 from training.data import add_data_options, fingerprint, read_dataset
 from training.folders import find_photos, read_outlier_sets, read_pictures
-from training.labelled import find_labelled
+from training.labelled import (
+    OUTLIERS,
+    TRAIN_SPLITS,
+    Entry,
+    LabelledFiles,
+    list_labelled,
+)
 from training.metrics import (
     ClassIds,
-    Floats,
     Predictions,
     calibration_bins,
     measure_known,
     measure_photos,
     measure_unknown,
 )
-from training.pictures import load_pictures
+from training.noise import noise_sets
+from training.pictures import allocate, read_all
 from training.recipes import Recipe, find_recipe
 
 BATCH_SIZE = 250
-NOISE_COUNT = 1_000  # pictures of each kind of noise, fewer if they are large
-NOISE_PIXELS = 5_000_000
-SEED = 0  # of the noise
+NAMES_PRINTED = 5  # of folders and of classes, if none matches
 DECIMALS = 4  # of all fractions in the report
 TEMPLATE = Path(__file__).parent / "training" / "model-card.md.jinja"
 
@@ -94,7 +99,9 @@ def measure(loaded: artifact.Artifact, options: argparse.Namespace) -> Report:
     known = classify(classifier, test.pixels, test.title)
     sets = given | test.outliers | drawn
     outliers = {name: classify(classifier, sets[name], name) for name in sets}
-    trained_on = outliers_of(loaded.facts.get("data", {}))
+    data = loaded.facts.get("data", {})
+    trained_on = outliers_of(data)
+    kinds = drawn.keys() if recipe else {f"{OUTLIERS}/"} if data.get("outliers") else ()
     metrics: dict[str, Any] = {
         "model": {"name": classifier.name, "version": classifier.version},
         "unknown_threshold": classifier.unknown_threshold,
@@ -102,7 +109,7 @@ def measure(loaded: artifact.Artifact, options: argparse.Namespace) -> Report:
         "unknown": {
             name: measure_unknown(found, known)
             | {
-                "kind_trained_on": recipe is not None and name in drawn,
+                "kind_trained_on": name in kinds,
                 "trained_on": fingerprint([torch.from_numpy(sets[name])]) in trained_on,
             }
             for name, found in outliers.items()
@@ -131,27 +138,53 @@ def read_test(recipe: Recipe, data: Path) -> Test:
 def read_images(classifier: Classifier, folders: Sequence[Path]) -> Test:
     """Read pictures of the model's classes, of a split those it was not trained on.
 
-    Folders of no class of the model are outliers. Raises `ValueError` if all are.
+    Folders of no class of the model, such as none/, are sets of outliers.
+    Raises `ValueError` if all folders are.
     """
-    found = find_labelled(folders)
-    pictures = load_pictures(found, classifier.preprocessing)
-    print_lines(describe_pictures(pictures))
-    names = [found.classes[label] for label in pictures.labels]
-    is_new = np.array([split != "train" for split in pictures.splits])
-    chosen = is_new if is_new.any() else ~is_new
-    has_class = np.array([name in classifier.classes for name in names])
-    if not (chosen & has_class).any():
-        raise ValueError(
-            f"no folder is named for a class, such as {classifier.classes[0]}/"
+    entries = find_entries(list_labelled(folders), classifier)
+    pixels = allocate((len(entries), *classifier.input_shape))
+    files = [entry.file for entry in entries]
+    indices, _, left_out = read_all(files, classifier.preprocessing, pixels)
+    print_lines(map(str, left_out))
+    names = np.array([entries[index].name for index in indices])
+    count = int(np.isin(names, classifier.classes).sum())  # the others come after
+    if not count:
+        raise ValueError(f"no picture of a class can be read: {left_out[0]}, ...")
+    labels = np.array([classifier.classes.index(name) for name in names[:count]])
+    others = sorted(set(names[count:].tolist()))
+    outliers = {f"{name}/": pixels[: len(names)][names == name] for name in others}
+    title = printable(", ".join(folder.resolve().name for folder in folders))
+    return Test(title, pixels[:count], labels, outliers)
+
+
+def find_entries(found: LabelledFiles, classifier: Classifier) -> list[Entry]:
+    """Return the files to measure by, those of the model's classes first.
+
+    Prints which folders are no class, and which classes have no pictures. Raises
+    `ValueError` if none has.
+    """
+    names = [found.classes[label] for label in found.labels]
+    rows = map(Entry, found.files, names, found.splits)
+    is_split = any(split not in TRAIN_SPLITS for split in found.splits)
+    entries = [row for row in rows if not (is_split and row.split == "train")]
+    known = [entry for entry in entries if entry.name in classifier.classes]
+    if not known:
+        folders, classes = (
+            ", ".join([*group[:NAMES_PRINTED], "..."][: len(group)])
+            for group in (found.classes, classifier.classes)
         )
-    rows = np.flatnonzero(chosen & has_class)
-    labels = np.array([classifier.classes.index(names[row]) for row in rows])
-    outliers = {"none/": pictures.outliers} if len(pictures.outliers) else {}
-    for name in sorted({name for name in names if name not in classifier.classes}):
-        others = [row for row in np.flatnonzero(chosen) if names[row] == name]
-        outliers |= {f"{name}/": pictures.pixels[others]} if others else {}
-    title = ", ".join(folder.resolve().name for folder in folders)
-    return Test(title, pictures.pixels[rows], labels, outliers)
+        raise ValueError(f"no folder is named for a class of {classes}: {folders}")
+    others = [entry for entry in entries if entry.name not in classifier.classes]
+    counts = Counter(entry.name for entry in entries)
+    print_lines(map(str, found.left_out))
+    print_lines(
+        f"{name}/ is no class of the model: its {counts[name]} files are outliers"
+        for name in sorted({entry.name for entry in others})
+    )
+    print_lines(
+        f"no files of {name}" for name in classifier.classes if not counts[name]
+    )
+    return [*known, *others, *(Entry(file, OUTLIERS) for file in found.outliers)]
 
 
 def measure_folder(
@@ -173,11 +206,13 @@ def classify(classifier: Classifier, pixels: Pixels, description: str) -> Predic
     """Classify uint8 [N, *input_shape] in batches, with a progress bar."""
     found = []
     for start in tqdm(range(0, len(pixels), BATCH_SIZE), description, leave=False):
-        found += classifier.classify(pixels[start : start + BATCH_SIZE])
+        found += [
+            (np.array([*p.probabilities.values()]), p.unknown_score, p.is_unknown)
+            for p in classifier.classify(pixels[start : start + BATCH_SIZE])
+        ]
+    probabilities, scores, is_unknown = zip(*found, strict=True)
     return Predictions(
-        np.array([list(p.probabilities.values()) for p in found]),
-        np.array([p.unknown_score or 0.0 for p in found]),  # no score: all the same
-        np.array([p.is_unknown for p in found]),
+        np.stack(probabilities), np.array(scores, float), np.array(is_unknown)
     )
 
 
@@ -194,66 +229,6 @@ def outliers_of(data: dict[str, Any]) -> set[str]:
     }
 
 
-def noise_sets(pictures: Pixels) -> dict[str, Pixels]:
-    """Return pictures of nothing, and inverted test pictures: uint8 [N, *input_shape].
-
-    Training on a built-in data set has the same kinds, drawn by other code.
-    """
-    random = np.random.default_rng(SEED)
-    side = pictures.shape[1]
-    count = min(NOISE_COUNT, NOISE_PIXELS // side**2)
-    sets = grey_noise(count, side, random)
-    if pictures.ndim > 3:  # noqa: PLR2004 - in colour
-        sets = {name: np.repeat(found[..., None], 3, 3) for name, found in sets.items()}
-    return sets | {"inverted test pictures": WHITE - pictures[:count]}
-
-
-def grey_noise(count: int, side: int, random: np.random.Generator) -> dict[str, Pixels]:
-    """Return grey pictures of nothing: uint8 [count, side, side]."""
-    shape, each = (count, side, side), (count, 1, 1)
-    axis = np.linspace(0, 1, side)
-    angle = random.uniform(0, 2 * np.pi, each)
-    slope = np.cos(angle) * axis + np.sin(angle) * axis[:, None]
-    level = random.uniform(0, WHITE, each)
-    share = random.uniform(0.02, 0.5, each)
-    levels = np.arange(0, WHITE + 1, -(-WHITE // count), dtype=np.uint8)[:, None, None]
-    return {
-        "blank, every level": np.tile(levels, (1, side, side)),
-        "nearly blank": to_uint8(level + random.normal(0, 2, shape)),
-        "gradients": to_uint8(stretch(slope) * random.uniform(0.1, 1, each)),
-        "uniform noise": random.integers(0, 256, shape, np.uint8),
-        "Gaussian noise": to_uint8(random.normal(128, 50, shape)),
-        "dark noise": to_uint8(np.abs(random.normal(0, 40, shape))),
-        "salt and pepper": to_uint8((random.random(shape) < share) * float(WHITE)),
-        "pink noise": power_law_noise(shape, 1, random),
-        "brown noise": power_law_noise(shape, 2, random),
-        "clouds": power_law_noise(shape, 3, random),
-    }
-
-
-def power_law_noise(
-    shape: tuple[int, int, int], exponent: float, random: np.random.Generator
-) -> Pixels:
-    """Draw square pictures with an amplitude spectrum of 1/f**exponent."""
-    side = shape[1]
-    down, across = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
-    frequency = np.hypot(down, across).clip(1 / side)
-    spectrum = np.fft.rfft2(random.normal(size=shape)) * frequency**-exponent
-    return to_uint8(stretch(np.fft.irfft2(spectrum)))
-
-
-def stretch(values: Floats) -> Floats:
-    """Map the least and greatest value of each picture to 0 and 255."""
-    low, high = values.min((1, 2), keepdims=True), values.max((1, 2), keepdims=True)
-    levels: Floats = (values - low) / (high - low) * WHITE
-    return levels
-
-
-def to_uint8(values: NDArray[np.floating]) -> Pixels:
-    """Clip to 0..255 and round."""
-    return values.clip(0, WHITE).round().astype(np.uint8)
-
-
 def write(report: Report, facts: dict[str, Any], folder: Path) -> None:
     """Write the figures, `model-card.md` and `metrics.json` into a folder."""
     metrics, classes = rounded(report.metrics), facts["classes"]
@@ -261,12 +236,13 @@ def write(report: Report, facts: dict[str, Any], folder: Path) -> None:
     plots.draw_confusion(folder, metrics["test"]["confusion"], classes)
     plots.draw_classes(folder, metrics["test"], classes)
     plots.draw_calibration(folder, *calibration_bins(report.known, report.labels))
-    plots.draw_scores(
-        folder,
-        report.known.unknown_scores,
-        {name: found.unknown_scores for name, found in report.outliers.items()},
-        metrics["unknown_threshold"],
-    )
+    if metrics["unknown_threshold"] is not None:
+        plots.draw_scores(
+            folder,
+            report.known.unknown_scores,
+            {name: found.unknown_scores for name, found in report.outliers.items()},
+            metrics["unknown_threshold"],
+        )
     plots.draw_mistakes(
         folder,
         report.pixels,
@@ -297,6 +273,7 @@ def render_card(metrics: dict[str, Any], facts: dict[str, Any], size: int) -> st
         autoescape=jinja2.select_autoescape(),  # HTML, not Markdown
         trim_blocks=True,
         keep_trailing_newline=True,
+        finalize=escape_bars,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["thousands"] = "{:,}".format
@@ -307,6 +284,11 @@ def render_card(metrics: dict[str, Any], facts: dict[str, Any], size: int) -> st
     return template.render(
         metrics=metrics, facts=facts, data=data, size=size, runs=runs
     )
+
+
+def escape_bars(value: Any) -> Any:
+    """Escape what would end a cell of a Markdown table."""
+    return value.replace("|", r"\|") if isinstance(value, str) else value
 
 
 def percent(share: float | None, decimals: int = 1) -> str:

@@ -67,6 +67,23 @@ def find_labelled(folders: Sequence[Path], table: Path | None = None) -> Labelle
     Several folders are joined by the names of their classes. No file is opened.
     Raises `ValueError` with one line if they are nothing to train on.
     """
+    found = list_labelled(folders, table)
+    if len(found.classes) == 1:
+        source = printable(str(table or folders[0]))
+        raise ValueError(
+            f"{source} has one class, {found.classes[0]}: a model needs two"
+        )
+    rows = zip(found.labels, found.splits, strict=True)
+    train = (found.classes[label] for label, split in rows if split in TRAIN_SPLITS)
+    check_counts(found.classes, train)
+    return found
+
+
+def list_labelled(folders: Sequence[Path], table: Path | None = None) -> LabelledFiles:
+    """Return what `find_labelled` does, of any number of classes and files.
+
+    Raises `ValueError` if there is none, or if a name cannot be that of a class.
+    """
     check_folders(folders)
     if not folders and not table:
         raise ValueError("no folder of pictures is given")
@@ -79,9 +96,6 @@ def find_labelled(folders: Sequence[Path], table: Path | None = None) -> Labelle
     source = printable(str(table or folders[0]))
     if not classes:
         raise ValueError(f"no pictures in folders of classes, such as {source}/cat/")
-    if len(classes) == 1:
-        raise ValueError(f"{source} has one class, {classes[0]}: a model needs two")
-    check_counts(classes, (e.name for e in entries if e.split in TRAIN_SPLITS))
     ids = {name: index for index, name in enumerate(classes)}
     return LabelledFiles(
         classes,

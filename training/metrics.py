@@ -27,7 +27,7 @@ class Predictions(NamedTuple):
     """What the classifier returned for N pictures."""
 
     probabilities: Floats  # [N, classes]
-    unknown_scores: Floats  # [N]
+    unknown_scores: Floats  # [N]; NaN of a model that has none
     is_unknown: NDArray[np.bool_]  # [N]
 
     @property
@@ -91,10 +91,12 @@ def measure_known(predictions: Predictions, labels: ClassIds) -> dict[str, Any]:
 
 def measure_unknown(predictions: Predictions, known: Predictions) -> dict[str, Any]:
     """Return how many outliers are accepted, and the AUROC against known pictures."""
+    has_scores = not np.isnan(known.unknown_scores).any()
+    scores = known.unknown_scores, predictions.unknown_scores
     return {
         "pictures": len(predictions.unknown_scores),
         "accepted": float(1 - predictions.is_unknown.mean()),
-        "auroc": auroc(known.unknown_scores, predictions.unknown_scores),
+        "auroc": auroc(*scores) if has_scores else None,
     }
 
 

@@ -5,6 +5,7 @@
 Each function writes one file into an existing folder.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,27 @@ from model.images import WHITE, Pixels, decode
 
 mpl.use("Agg")
 plt.rcParams.update({"font.size": 13, "savefig.dpi": 100, "axes.titlesize": 14})
+plt.rcParams["text.parse_math"] = False  # a class may be named $5
 KNOWN, UNKNOWN, RULE = "#0072b2", "#d55e00", "#333333"  # for the colour-blind too
 MISTAKES = 24  # pictures in `mistakes.png`
 SHEET_PICTURES = 50  # photos in `pictures.png`
 SHEET_COLUMNS = 10
 MAX_CLASSES = 30  # in a figure
+MAX_LETTERS = 24  # of a name in a figure
 CELL, GAP = 84, 6  # pixels, side of a picture in `pictures.png`, and between photos
 SCORE_BINS = 80  # of the histograms
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a box for a letter without a font
+        figure.tight_layout()
+        figure.savefig(path, metadata={"Software": None})
     plt.close(figure)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1]}…"
 
 
 def draw_confusion(
@@ -46,7 +55,7 @@ def draw_confusion(
     counts = np.array(confusion)
     mistakes = counts.sum(0) + counts.sum(1) - 2 * counts.diagonal()
     shown = np.sort(np.argsort(-mistakes, kind="stable")[:MAX_CLASSES])
-    counts, classes = counts[np.ix_(shown, shown)], [classes[i] for i in shown]
+    counts, classes = counts[np.ix_(shown, shown)], [_short(classes[i]) for i in shown]
     figure, axes = plt.subplots(figsize=(10, 9))
     axes.imshow(np.sqrt(counts), cmap="Blues")
     dark = counts.max() / 4
@@ -82,14 +91,16 @@ def draw_calibration(
 
 def draw_classes(folder: Path, test: dict[str, Any], classes: Sequence[str]) -> None:
     """Write `classes.png`: recall and precision of each class, of many the worst."""
-    shown = np.sort(np.argsort(test["recall"], kind="stable")[:MAX_CLASSES])
+    present = np.flatnonzero(np.sum(test["confusion"], 1))
+    recall = np.array(test["recall"])[present]
+    shown = np.sort(present[np.argsort(recall, kind="stable")[:MAX_CLASSES]])
     rows = np.arange(len(shown))
     figure, axes = plt.subplots(figsize=(10, max(6, 0.4 * len(shown))))
     for name, shift, colour in (("recall", -0.2, KNOWN), ("precision", 0.2, UNKNOWN)):
         values = [test[name][i] for i in shown]
         bars = axes.barh(rows + shift, values, 0.38, color=colour, label=name)
         axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=3)
-    axes.set_yticks(rows, [classes[i] for i in shown])
+    axes.set_yticks(rows, [_short(classes[i]) for i in shown])
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.12), title="Test pictures")
     axes.legend(loc="lower right")
@@ -100,7 +111,7 @@ def draw_scores(
     folder: Path,
     known: NDArray[Any],
     outliers: dict[str, NDArray[Any]],
-    threshold: float | None,
+    threshold: float,
 ) -> None:
     """Write `scores.png`: unknown scores of test pictures and each set of outliers."""
     values = np.concatenate([known, *outliers.values()])
@@ -113,8 +124,7 @@ def draw_scores(
     for axes, (name, scores) in zip(np.atleast_1d(all_axes), rows.items(), strict=True):
         colour = KNOWN if scores is known else UNKNOWN
         _draw_scores(axes, name, scores, edges, colour)
-        if threshold is not None:
-            axes.axvline(threshold, color=RULE, linestyle=":")
+        axes.axvline(threshold, color=RULE, linestyle=":")
     axes.set_xlabel("unknown score; pictures right of the dotted line are refused")
     _save(figure, folder / "scores.png")
 
@@ -125,7 +135,7 @@ def _draw_scores(
     axes.hist(scores.clip(edges[0], edges[-1]), edges.tolist(), color=colour)
     axes.set_yticks([])
     axes.spines[["top", "left", "right"]].set_visible(False)
-    axes.set_ylabel(name, rotation=0, ha="right", va="center")
+    axes.set_ylabel(_short(name), rotation=0, ha="right", va="center")
 
 
 def draw_mistakes(
@@ -141,7 +151,8 @@ def draw_mistakes(
     figure, axes = plt.subplots(4, 6, figsize=(12, 11))
     for panel, index in zip(axes.flat, worst, strict=False):
         panel.imshow(pixels[index], cmap="gray", vmin=0, vmax=WHITE)
-        title = f"{truth[index]} →\n{predicted[index]}\n{confidence[index]:.1%}"
+        names = f"{_short(truth[index])} →\n{_short(predicted[index])}"
+        title = f"{names}\n{confidence[index]:.1%}"
         panel.set_title(title, fontsize=11)
     for panel in axes.flat:
         panel.set_axis_off()
