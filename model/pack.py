@@ -149,7 +149,11 @@ def pack(options: argparse.Namespace) -> Facts:
         fitted = fit(network, options.labelled, options.classes)
     facts = describe(options, spec, fitted)
     onnx = network.to_onnx(fitted.temperature, has_score=options.labelled is not None)
-    classifier = Classifier(Artifact(onnx, facts))
+    try:
+        classifier = Classifier(Artifact(onnx, facts))
+    except ArtifactError as error:
+        hint = "if it takes only one picture at a time, export it for any number"
+        raise ArtifactError(f"{error}; {hint}") from error
     check(classifier, network, pixels, fitted.temperature)
     samples = tuple(sample_of(classifier, *each) for each in files.items())
     packed = Artifact(onnx, facts, samples)
@@ -163,11 +167,7 @@ def check(
 ) -> None:
     """Raise `ArtifactError` if the classifier answers other than the given graph."""
     expected = softmax(network.to_logits(network.run(pixels)) / temperature, 1)
-    try:
-        predictions = classifier.classify(np.concatenate([pixels, pixels]))
-    except Exception as error:  # ONNX Runtime's exceptions share no base
-        fault = "the graph takes only one picture at a time: export it for any number"
-        raise ArtifactError(fault) from error
+    predictions = classifier.classify(np.concatenate([pixels, pixels]))
     found = [list(each.probabilities.values()) for each in predictions]
     if (difference := abs(found - np.tile(expected, (2, 1))).max()) > MAX_DIFFERENCE:
         raise ArtifactError(

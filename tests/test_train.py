@@ -297,7 +297,7 @@ def test_train_writes_a_model_that_serves_and_can_be_fine_tuned(
     np.savez(odd, images=samples.pixels[:9])
     command_line(monkeypatch, folder, first, "--outliers", str(odd))
     train.main()
-    assert "test accuracy" in capsys.readouterr().out
+    assert "% (test)" in capsys.readouterr().out
     model = artifact.read(str(first))
     assert model.facts["data"]["train"] == 80
     assert model.facts["data"]["outliers"].keys() == {"odd"}
