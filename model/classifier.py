@@ -213,6 +213,18 @@ def exceeds(score: float | None, threshold: float | None) -> bool:
     return score is not None and threshold is not None and score > threshold
 
 
+def sample_of(classifier: Classifier, picture: bytes, file: str) -> Sample:
+    """Record the answer for an encoded picture."""
+    found = classifier.classify(classifier.to_pixels(picture)[None])[0]
+    return Sample(
+        file=file,
+        label=found.label,
+        probability=found.probability,
+        unknown_score=found.unknown_score,
+        picture=picture,
+    )
+
+
 def generated_picture() -> bytes:
     """Return a PNG of coloured noise, the same each time."""
     noise = np.random.default_rng(0).integers(0, 256, (*TRIAL_SIZE, 3), np.uint8)

@@ -25,8 +25,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from model import artifact
-from model.artifact import Artifact, ArtifactError, Sample
-from model.classifier import Classifier
+from model.artifact import Artifact, ArtifactError
+from model.classifier import Classifier, sample_of
 from model.images import ImageError, Pixels
 from model.onnx_network import Network
 from model.preprocessing import Preprocessing, Square
@@ -155,7 +155,9 @@ def pack(options: argparse.Namespace) -> Facts:
         hint = "if it takes only one picture at a time, export it for any number"
         raise ArtifactError(f"{error}; {hint}") from error
     check(classifier, network, pixels, fitted.temperature)
-    samples = tuple(sample_of(classifier, *each) for each in files.items())
+    samples = tuple(
+        sample_of(classifier, picture, file) for file, picture in files.items()
+    )
     packed = Artifact(onnx, facts, samples)
     Classifier(packed)
     artifact.write(options.output, facts, packed)
@@ -173,18 +175,6 @@ def check(
         raise ArtifactError(
             f"several pictures at once get other probabilities, by {difference:.3f}"
         )
-
-
-def sample_of(classifier: Classifier, file: str, picture: bytes) -> Sample:
-    """Record the answer for a picture."""
-    found = classifier.classify(classifier.to_pixels(picture)[None])[0]
-    return Sample(
-        file=file,
-        label=found.label,
-        probability=found.probability,
-        unknown_score=found.unknown_score,
-        picture=picture,
-    )
 
 
 def describe(options: argparse.Namespace, spec: Square, fitted: Fit) -> Facts:

@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from model.artifact import Artifact, Sample
-from model.classifier import Classifier, Prediction, exceeds
+from model.classifier import Classifier, Prediction, exceeds, sample_of
 from model.images import WHITE, Pixels
 from model.network import Calibrated, export_onnx
 from training.quantise import quantise
@@ -179,18 +179,6 @@ def choose_samples(
         right.append(found)
     rows = [row[turn] for turn in range(each) for row in right if turn < len(row)]
     return tuple(rows[: max(count, len(class_ids))])
-
-
-def sample_of(classifier: Classifier, picture: bytes, file: str) -> Sample:
-    """Record the answer for an encoded picture."""
-    found = classifier.classify(classifier.to_pixels(picture)[None])[0]
-    return Sample(
-        file=file,
-        label=found.label,
-        probability=found.probability,
-        unknown_score=found.unknown_score,
-        picture=picture,
-    )
 
 
 def encode_png(pixels: Pixels) -> tuple[bytes, str]:
