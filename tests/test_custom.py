@@ -18,6 +18,7 @@ from model.classifier import Classifier
 from model.network import fit_temperature
 from training.augment import random_views
 from training.backbone import build_backbone, unknown_distance
+from training.transfer import out_of_fold
 
 NAMES = "discs", "crosses", 'it\'s "stripes" ä'
 TRAIN = "--seed", "3", "--size", "64"
@@ -127,9 +128,13 @@ def test_a_network_from_nothing_resumes_as_if_not_stopped(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "name", ["vgg11", "mobilenet_v3_small", "densenet121", "nothing"]
 )
-def test_a_backbone_that_does_not_fit_is_refused(name: str) -> None:
+def test_a_backbone_that_does_not_fit_is_refused_before_a_download(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ValueError, match=name):
-        build_backbone(name, pretrained=False)
+        build_backbone(name)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +155,7 @@ def test_weights_of_torchvision_are_used(
     torch.manual_seed(5)
     network = torchvision.models.get_model(name, weights=None).eval()
     torch.save(network.state_dict(), tmp_path / "hub" / "checkpoints" / file)
-    backbone = build_backbone(name, pretrained=True)
+    backbone = build_backbone(name)
     pixels = torch.rand(1, 3, 64, 64)
     features = backbone.features.eval()(pixels).mean((2, 3))
     assert features.shape == (1, backbone.channels)
@@ -191,3 +196,12 @@ def test_reference_figures_are_histograms(trained: Path) -> None:
         shares, edges = (reference[name][part] for part in ("shares", "edges"))
         assert sum(shares) == pytest.approx(1, abs=0.01)
         assert len(edges) == len(shares) + 1
+
+
+def test_what_was_never_held_out_is_not_judged() -> None:
+    """All pictures of the third class are nearly equal, so they stay together."""
+    labels = np.repeat([0, 1, 2], 20)
+    groups = np.where(labels == 2, 0, np.arange(60))
+    features = torch.eye(3)[labels].expand(2, 60, 3)
+    _logits, _scores, was_held_out = out_of_fold(features, labels, groups)
+    assert (was_held_out == (labels < 2)).all()

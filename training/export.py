@@ -1,7 +1,7 @@
 """A trained network as the graph that is served: checked, described, with samples.
 
-    >>> graph, facts = choose_graph(model, facts, held_out, calibration_pixels)
-    >>> samples = choose_samples(Classifier(Artifact(graph, facts)), pictures)
+    >>> graph = choose_graph(model, facts, held_out, calibration_pixels)
+    >>> samples = choose_samples(graph.classifier, held_out.labels, encode)
 
 What is measured here is measured by ONNX Runtime, as the service computes.
 """
@@ -56,70 +56,83 @@ EXACT = Limits(0.002, 0.001)
 QUANTISED = Limits(0.03, 0.01)
 
 
+class Graph(NamedTuple):
+    """An exported network, and what it answers for some pictures."""
+
+    onnx: bytes
+    classifier: Classifier
+    predictions: list[Prediction]
+    figures: Facts  # how exact they are
+
+
 def batches(pixels: Pixels) -> Iterable[Pixels]:
-    """Split pixels into batches that take little memory."""
+    """Split pixels into batches that take little memory in PyTorch."""
     size = max(1, min(BATCH_SIZE, BATCH_BYTES // pixels[0].size))
     return (pixels[start : start + size] for start in range(0, len(pixels), size))
 
 
-def classify(classifier: Classifier, pixels: Pixels) -> list[Prediction]:
-    """Classify uint8 [N, *input_shape] as the service does, in batches."""
-    return [p for batch in batches(pixels) for p in classifier.classify(batch)]
-
-
 @torch.no_grad()
+def compute_probabilities(model: Calibrated, pixels: Pixels) -> NDArray[np.float32]:
+    """Return what PyTorch answers: [N, classes]."""
+    found = [model(torch.from_numpy(batch))[0] for batch in batches(pixels)]
+    return np.asarray(torch.cat(found))
+
+
 def check(
-    model: Calibrated, predictions: list[Prediction], split: Labelled, limits: Limits
+    expected: NDArray[np.float32],
+    predictions: list[Prediction],
+    labels: NDArray[np.int64],
+    limits: Limits,
 ) -> Facts:
-    """Compare the answers of the ONNX graph with PyTorch's; return the differences.
+    """Compare the answers of an ONNX graph with PyTorch's; return the differences.
 
     Both round when they quantise, now and then to different sides, so a probability
     may differ. Raises `ValueError` if classes differ more often than `limits` allow.
     """
-    found = [model(torch.from_numpy(batch))[0] for batch in batches(split.pixels)]
-    theirs = torch.cat(found).numpy()
     ours = np.array([list(p.probabilities.values()) for p in predictions])
     class_ids = np.array([p.class_id for p in predictions])  # before rounding
-    same = np.mean(class_ids == theirs.argmax(1))
-    right, expected = (
-        np.mean(ids == split.labels) for ids in (class_ids, theirs.argmax(1))
+    same = np.mean(class_ids == expected.argmax(1))
+    right, right_before = (
+        np.mean(ids == labels) for ids in (class_ids, expected.argmax(1))
     )
-    few = limits.pictures / len(split.labels)
-    lost = expected - right
+    few = limits.pictures / len(labels)
+    lost = right_before - right
     if same < 1 - max(limits.other_class, few) or lost > max(limits.accuracy_loss, few):
         raise ValueError(
             f"the ONNX graph answers the class that PyTorch does for {same:.2%}, and"
-            f" is right for {right:.2%} instead of {expected:.2%}"
+            f" is right for {right:.2%} instead of {right_before:.2%}"
         )
     return {
         "onnx_same_class": round(float(same), 4),
         "onnx_accuracy": round(float(right), 4),
-        "onnx_mean_difference": round(float(np.abs(ours - theirs).mean()), 7),
+        "onnx_mean_difference": round(float(np.abs(ours - expected).mean()), 7),
     }
 
 
 def choose_graph(
     model: Calibrated, facts: Facts, split: Labelled, pixels: Pixels
-) -> tuple[bytes, list[Prediction], Facts]:
-    """Return a quantised graph, its answers for `split`, and how exact they are.
+) -> Graph:
+    """Return a quantised graph with its answers for `split`.
 
     The ranges are observed by `pixels`. A graph in float is returned if the quantised
     one differs too much, with a line that says so.
     """
-    exact = export_onnx(model)
-    answers = classify(Classifier(Artifact(exact, facts)), split.pixels)
-    figures = check(model, answers, split, EXACT)
-    graph = quantise(exact, pixels)
-    found = classify(Classifier(Artifact(graph, facts)), split.pixels)
+    expected = compute_probabilities(model, split.pixels)
+
+    def answer(onnx: bytes, limits: Limits) -> Graph:
+        classifier = Classifier(Artifact(onnx, facts))
+        predictions = classifier.classify(split.pixels)
+        figures = check(expected, predictions, split.labels, limits)
+        return Graph(onnx, classifier, predictions, figures)
+
+    exact = answer(export_onnx(model), EXACT)
+    is_quantised = True
     try:
-        return (
-            graph,
-            found,
-            {"quantised": True, **check(model, found, split, QUANTISED)},
-        )
+        chosen = answer(quantise(exact.onnx, pixels), QUANTISED)
     except ValueError as error:
         tqdm.write(f"not quantised, for {error}")
-        return exact, answers, {"quantised": False, **figures}
+        chosen, is_quantised = exact, False
+    return chosen._replace(figures={"quantised": is_quantised, **chosen.figures})
 
 
 def reference(

@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from model.network import CNN, Convolution
@@ -27,7 +28,7 @@ ITERATIONS = 5
 MIN_NORM = 1e-7
 
 
-class Muon(torch.optim.AdamW):
+class Muon(AdamW):
     """AdamW, with Muon for the parameter groups that have a `momentum`.
 
     Muon's step is the momentum of the gradient, made nearly orthogonal (Jordan et al.,
@@ -104,7 +105,7 @@ def group_parameters(network: CNN) -> tuple[list[Tensor], ...]:
     return kernels, matrices, [p for p in network.parameters() if p.ndim == 1]
 
 
-def build_schedule(optimizer: Muon, steps: int, *, fine_tuning: bool) -> OneCycleLR:
+def build_schedule(optimizer: AdamW, steps: int, *, fine_tuning: bool) -> OneCycleLR:
     """Return one cycle of the learning rate (Smith, arXiv 1708.07120)."""
     return OneCycleLR(
         optimizer,

@@ -22,9 +22,9 @@ class Recipe(NamedTuple):
     classes: list[str]
     preprocessing: Preprocessing  # picture -> input array
     aliases: dict[str, list[str]]  # folder, singular -> classes its photos may be
-    flips: bool  # a mirrored picture keeps its class
-    is_worn: bool  # the synthetic photos show some pictures on people
-    epochs: int  # of a run, by default
+    flips: bool = False  # a mirrored picture keeps its class
+    is_worn: bool = False  # the synthetic photos show some pictures on people
+    epochs: int = 15  # of a run, by default
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor arguments of a new network."""
@@ -64,9 +64,6 @@ RECIPES = {
         classes=[name[0] for name in MNIST.classes],  # "0" of "0 - zero"
         preprocessing=Garment(size=28, margin=4),  # its digits have 20x20 pixels
         aliases={name[4:]: [name[0]] for name in MNIST.classes},
-        flips=False,
-        is_worn=False,
-        epochs=15,
     ),
     "kmnist": Recipe(
         name="kmnist",
@@ -75,9 +72,6 @@ RECIPES = {
         classes=KMNIST.classes,
         preprocessing=Garment(size=28),
         aliases={},
-        flips=False,
-        is_worn=False,
-        epochs=15,
     ),
 }
 

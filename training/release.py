@@ -46,7 +46,7 @@ from training.export import (
     Labelled,
     check,
     choose_samples,
-    classify,
+    compute_probabilities,
     encode_png,
     made_with,
     reference,
@@ -105,11 +105,15 @@ def save(path: Path, model: Calibrated, facts: Facts, data: Data) -> Facts:
         Labelled(split.pixels.numpy(), split.labels.numpy())
         for split in (data.test, data.validation)
     )
-    predictions = classify(classifier, test.pixels)
     facts["metrics"] = measure(model, facts["unknown_threshold"], data)
-    facts["metrics"] |= check(model, predictions, test, EXACT)
+    facts["metrics"] |= check(
+        compute_probabilities(model, test.pixels),
+        classifier.classify(test.pixels),
+        test.labels,
+        EXACT,
+    )
     facts["reference"] = reference(
-        classify(classifier, validation.pixels), validation.pixels, data.classes
+        classifier.classify(validation.pixels), validation.pixels, data.classes
     )
     samples = choose_samples(
         classifier, validation.labels, lambda row: encode_png(validation.pixels[row])

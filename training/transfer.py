@@ -25,13 +25,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from training.augment import random_views
-from training.backbone import (
-    NONE,
-    TransferNetwork,
-    unknown_distance,
-)
+from training.backbone import NONE, TransferNetwork, unknown_distance
 from training.checkpoint import Progress
+from training.data import SPLIT_SEED
 from training.export import Labelled
+from training.optimizer import WEIGHT_DECAY, build_schedule
 
 FEATURE_BATCH = 32  # pictures
 INVERSE_REGULARISATION = 10.0  # of the logistic regression, on features of length 1
@@ -39,15 +37,11 @@ MAX_ITERATIONS = 2_000  # of the logistic regression
 BANK_PICTURES = 250  # whose features, and those of their mirror images, are the bank
 BANK_PER_CLASS = 10  # at least
 FOLDS = 5  # by which pictures are held out in turn, where they are too few to set aside
-SPLIT_SEED = 0  # not the run's, so that all runs hold out the same pictures
 # fine-tuning
 EPOCHS = 8
 UNTRAINED_EPOCHS = 40  # of a network that is trained from nothing
 VIEW_SIZE = 160  # pixels: smaller than served, since a view shows a part of a picture
 BATCH_SIZE = 32
-LEARNING_RATE = 1e-3  # peak
-WARMUP_SHARE = 0.2  # of the steps
-WEIGHT_DECAY = 0.05
 LABEL_SMOOTHING = 0.1
 DROPOUT = 0.2
 AVERAGE_SHARE = 0.05  # of the run: the time constant of the weights' moving average
@@ -171,13 +165,7 @@ def build_state(network: TransferNetwork, steps: int) -> TransferState:
         {"params": [p for p in weights if p.ndim == 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
-    schedule = OneCycleLR(
-        optimizer,
-        LEARNING_RATE,
-        total_steps=steps,
-        pct_start=WARMUP_SHARE,
-        cycle_momentum=False,
-    )
+    schedule = build_schedule(optimizer, steps, fine_tuning=True)
     decay = get_ema_multi_avg_fn(max(0.0, 1 - 1 / (AVERAGE_SHARE * steps)))
     average = AveragedModel(network, multi_avg_fn=decay, use_buffers=True)
     return TransferState(network, average, optimizer, schedule)
@@ -264,14 +252,15 @@ def fine_tune(
 
 def out_of_fold(
     features: Tensor, labels: NDArray[np.int64], groups: NDArray[np.int64]
-) -> tuple[Tensor, Tensor]:
-    """Return logits [N, classes] and unknown scores [N] of pictures not trained on.
+) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
+    """Return logits [N, classes], unknown scores [N], and which N were held out.
 
     Head and bank are made `FOLDS` times, each time without the pictures that they are
     applied to. Features [2, N, C] are those of pictures and of their mirror images.
     """
     logits = torch.zeros(len(labels), int(labels.max()) + 1)
     scores = torch.zeros(len(labels))
+    was_held_out = np.zeros(len(labels), bool)
     for held_out in folds(labels, groups, FOLDS):
         rest = np.flatnonzero(~held_out)
         head = fit_head(features[:, rest], labels[rest])
@@ -280,7 +269,8 @@ def out_of_fold(
         with torch.no_grad():
             logits[held_out] = head(rows)
         scores[held_out] = unknown_distance(rows, bank, bank[:0])
-    return logits, scores
+        was_held_out |= held_out
+    return logits, scores, was_held_out
 
 
 def folds(
