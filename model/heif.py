@@ -1,4 +1,4 @@
-"""Limits on what the boxes of a HEIC or AVIF file may announce.
+"""The reader of a HEIC or AVIF file, and limits on what its boxes may announce.
 
     >>> heif_costs_too_much(data)       # a tile of 25 million pixels, used 1,000 times
     True
@@ -14,8 +14,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from PIL import AvifImagePlugin
+from PIL.ImageFile import ImageFile
+
 from model.headers import MAX_EXIF, MAX_PIXELS, MAX_TEXT
 
+MAX_BRANDS = 200  # bytes of the list of formats that a file conforms to
 MAX_HEADER = 1 << 17  # bytes of lists and profiles; a telephone writes 6 kB
 MAX_UNITS = 1000  # pictures in a picture, and units of coded data in each of them
 MAX_DECODED = MAX_PIXELS * 5 // 4  # pixels of all tiles, which overlap the edges
@@ -28,8 +32,12 @@ LOW_LEVEL = 7  # above it, a bit for the tier follows
 MAX_SEQUENCE_HEADER = 200  # bytes, of 32 operating points
 LARGER = 2  # x the stated size, which a cropped frame may have
 MANY = 1 << 40
+AV1_BRANDS, HEIF_BRANDS = (b"avif", b"avis"), (b"mif1", b"msf1")
+HEVC_BRANDS = b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"
 LISTS = frozenset({b"pitm", b"iinf", b"iloc", b"iref", b"iprp", b"idat"})
 Place = tuple[int, int]  # first byte and the one after the last
+
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 @dataclass
@@ -99,6 +107,24 @@ class Reader:
                 return
             self.start = stop
             yield name, (start, stop)
+
+
+def heif_reader(data: bytes) -> type[ImageFile] | None:
+    """Return the reader for the brands of a HEIF file, or None."""
+    end = min(int.from_bytes(data[:4]), MAX_BRANDS)
+    brands = [data[8:12], *(data[place : place + 4] for place in range(16, end, 4))]
+    codecs = [b for b in brands if b in (*AV1_BRANDS, *HEVC_BRANDS)]
+    if not codecs or brands[0] not in (codecs[0], *HEIF_BRANDS):
+        return None
+    if codecs[0] in AV1_BRANDS:
+        return AvifImagePlugin.AvifImageFile
+    # few requests need it, and every start of a worker would pay for it
+    from pillow_heif import HeifImageFile, options  # noqa: PLC0415
+
+    options.DECODE_THREADS = 1
+    options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
+    reader: type[ImageFile] = HeifImageFile
+    return reader
 
 
 def heif_costs_too_much(data: bytes) -> bool:

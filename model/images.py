@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import AvifImagePlugin, ExifTags, Image
+from PIL import ExifTags, Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -37,7 +37,7 @@ from model.headers import (
     costs_too_much,
     lists_too_much,
 )
-from model.heif import heif_costs_too_much
+from model.heif import heif_costs_too_much, heif_reader
 
 Pixels = NDArray[np.uint8]
 
@@ -55,7 +55,6 @@ DRAFT_SIDE = 100  # pixels: the least size at which a larger JPEG is decoded
 BRIGHT = 200  # mean level above which a cut-out is not visible on white
 CUT_OUT = 230  # mean opacity below which a picture is a cut-out
 CHROMA, DEPTH = 420, 10  # of HEIC from cameras: a quarter of the colours; bits
-MAX_BRANDS = 200  # bytes of the list of formats that a HEIF file conforms to
 GREY_TOLERANCE = 2  # levels between the channels of grey after lossy compression
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -76,9 +75,8 @@ SIGNATURES: dict[bytes, type[ImageFile]] = {
     b"MM\0+": TiffImageFile,
 }
 DROPPED_BY_CURL = b"\0\r\n"  # by `curl -d @FILE`
+UNSUPPORTED = "not a picture in PNG, JPEG, WebP, HEIC, AVIF, GIF, BMP or TIFF format"
 STRIPPED = "bytes are missing: curl -d drops some, --data-binary none"
-AV1_BRANDS, HEIF_BRANDS = (b"avif", b"avis"), (b"mif1", b"msf1")
-HEVC_BRANDS = b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"
 TO_UPRIGHT = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -89,7 +87,6 @@ TO_UPRIGHT = {  # by EXIF orientation
     8: Image.Transpose.ROTATE_90,
 }
 Image.MAX_IMAGE_PIXELS = None  # `decode` refuses large pictures itself
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 warnings.filterwarnings("ignore", module="PIL")  # about bytes that clients send
 
 
@@ -139,29 +136,11 @@ def reader_of(data: bytes) -> type[ImageFile] | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return WebPImageFile
     if data[4:8] == b"ftyp":
-        return _heif_reader(data)
+        return heif_reader(data)
     for signature, reader in SIGNATURES.items():
         if data.startswith(signature):
             return reader
     return None
-
-
-def _heif_reader(data: bytes) -> type[ImageFile] | None:
-    """Return the reader for the brands of a HEIF file, or None."""
-    end = min(int.from_bytes(data[:4]), MAX_BRANDS)
-    brands = [data[8:12], *(data[place : place + 4] for place in range(16, end, 4))]
-    codecs = [b for b in brands if b in (*AV1_BRANDS, *HEVC_BRANDS)]
-    if not codecs or brands[0] not in (codecs[0], *HEIF_BRANDS):
-        return None
-    if codecs[0] in AV1_BRANDS:
-        return AvifImagePlugin.AvifImageFile
-    # few requests need it, and every start of a worker would pay for it
-    from pillow_heif import HeifImageFile, options  # noqa: PLC0415
-
-    options.DECODE_THREADS = 1
-    options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
-    reader: type[ImageFile] = HeifImageFile
-    return reader
 
 
 def _as_still(data: bytes) -> bytes:
@@ -189,7 +168,7 @@ def decode(
         raise BrokenImageError(STRIPPED)
     reader = reader_of(data)
     if reader is None:
-        raise UnsupportedImageError(_why_unsupported(data))
+        raise UnsupportedImageError(UNSUPPORTED if data else "the picture is empty")
     try:  # Pillow's readers raise any kind of error on inconsistent bytes
         if data[4:8] == b"ftyp":
             data = _as_still(data)
@@ -282,12 +261,6 @@ def _is_stripped_by_curl(data: bytes) -> bool:
     return data.startswith(
         tuple(s.translate(None, DROPPED_BY_CURL) for s in signatures)
     )
-
-
-def _why_unsupported(data: bytes) -> str:
-    if not data:
-        return "the picture is empty"
-    return "not a picture in PNG, JPEG, WebP, HEIC, AVIF, GIF, BMP or TIFF format"
 
 
 def orientation_of(image: Image.Image) -> object:

@@ -9,6 +9,8 @@ on every route but those of the V2 and Seldon protocols, which word it their own
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from model.images import UNSUPPORTED
+
 MAX_PICTURES = 256  # in one request
 REQUEST_SECONDS = 10  # for the head of a request, and for its body without more time
 CLOSE = {"Connection": "close"}
@@ -41,11 +43,7 @@ PROBLEMS = {
     "method_not_allowed": Problem(405, "Method not allowed", "use POST"),
     "timeout": Problem(408, "Timeout", TOO_LATE),
     "too_large": Problem(413, "Too large", TOO_MANY),
-    "unsupported_image": Problem(
-        415,
-        "Unsupported image",
-        "not a picture in PNG, JPEG, WebP, HEIC, AVIF, GIF, BMP or TIFF format",
-    ),
+    "unsupported_image": Problem(415, "Unsupported image", UNSUPPORTED),
     "broken_image": Problem(
         422, "Broken image", "the picture cannot be decoded: image file is truncated"
     ),
