@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,19 +99,13 @@ def measure(loaded: artifact.Artifact, options: argparse.Namespace) -> Report:
     known = classify(classifier, test.pixels, test.title)
     sets = given | test.outliers | drawn
     outliers = {name: classify(classifier, sets[name], name) for name in sets}
-    data = loaded.facts.get("data", {})
-    trained_on = outliers_of(data)
-    kinds = drawn.keys() if recipe else {f"{OUTLIERS}/"} if data.get("outliers") else ()
+    trained_on = compare_training(sets, loaded.facts.get("data", {}), drawn)
     metrics: dict[str, Any] = {
         "model": {"name": classifier.name, "version": classifier.version},
         "unknown_threshold": classifier.unknown_threshold,
         "test": {"name": test.title, **measure_known(known, test.labels)},
         "unknown": {
-            name: measure_unknown(found, known)
-            | {
-                "kind_trained_on": name in kinds,
-                "trained_on": fingerprint([torch.from_numpy(sets[name])]) in trained_on,
-            }
+            name: measure_unknown(found, known) | trained_on[name]
             for name, found in outliers.items()
         },
     }
@@ -119,6 +113,22 @@ def measure(loaded: artifact.Artifact, options: argparse.Namespace) -> Report:
     if labelled and recipe:
         read, metrics["photos"] = measure_folder(classifier, recipe, photos, *labelled)
     return Report(metrics, test.pixels, test.labels, known, outliers, read)
+
+
+def compare_training(
+    sets: Mapping[str, Pixels], data: dict[str, Any], drawn: Collection[str]
+) -> dict[str, dict[str, bool]]:
+    """Return by name of a set whether it, or its kind, was trained on as outliers."""
+    is_built_in = recipe_of({"data": data}) is not None
+    own = [f"{OUTLIERS}/"] if data.get("outliers") else []
+    kinds, digests = drawn if is_built_in else own, outliers_of(data)
+    return {
+        name: {
+            "kind_trained_on": name in kinds,
+            "trained_on": fingerprint([torch.from_numpy(pixels)]) in digests,
+        }
+        for name, pixels in sets.items()
+    }
 
 
 def recipe_of(facts: dict[str, Any]) -> Recipe | None:
