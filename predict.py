@@ -26,6 +26,7 @@ from model import artifact
 from model.classifier import Classifier
 from service import observe, settings, v2
 from service.answers import JSON, to_document
+from service.batching import wait_for
 from service.core import Call, Reply, Service
 from service.openapi import VERSION, openapi
 from service.problems import (
@@ -183,7 +184,7 @@ def answer() -> Response:
     g.call.body = read_body()
     is_gone = request.environ.get("waitress.client_disconnected", lambda: False)
     job = service.queue.submit(partial(service.process, g.call), is_gone)
-    return to_response(job.result())
+    return to_response(wait_for(job))
 
 
 def read_body() -> bytes:

@@ -7,6 +7,7 @@ pass of the network; whatever takes longer waits for the inference thread.
 """
 
 import asyncio
+import concurrent.futures
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -16,7 +17,7 @@ from a2wsgi import WSGIMiddleware
 from flask import Flask
 
 from service.answers import Outcome
-from service.batching import overloaded
+from service.batching import LATE, MAX_WAIT_SECONDS, overloaded
 from service.core import QUICK_BYTES, Call, Job, Reply, Service
 from service.problems import (
     CLIENT_GONE,
@@ -115,7 +116,7 @@ class Front:
         else:
             work = partial(self.service.process, call)
         is_gone = extensions.get("is_gone", lambda: False)
-        return await asyncio.wrap_future(self.service.queue.submit(work, is_gone))
+        return await reply_of(self.service.queue.submit(work, is_gone))
 
     async def read_body(self, call: Call, receive: Receive) -> None:
         """Read the body of a request, within the limits of size and time.
@@ -191,6 +192,18 @@ class Front:
             return
         for one, outcomes in zip(batch, groups, strict=True):
             one.outcomes.set_result(outcomes)
+
+
+async def reply_of(future: concurrent.futures.Future[Reply]) -> Reply:
+    """Return the reply of a job. Raises `RequestError` if it is not begun in time."""
+    reply = asyncio.wrap_future(future)
+    try:
+        await asyncio.wait([reply], timeout=MAX_WAIT_SECONDS)
+    finally:
+        is_late = future.cancel()  # not if it runs or is done
+    if is_late:
+        raise overloaded(LATE)
+    return await reply
 
 
 async def send_reply(reply: Reply, headers: dict[str, str], send: Send) -> None:

@@ -1,6 +1,6 @@
 """Who gets the network when: one thread, and a bounded queue before it.
 
-    InferenceQueue().submit(work, is_gone).result()
+    wait_for(InferenceQueue().submit(work, is_gone))
 
 Decoding and the network run for one request at a time, since more would only share the
 same core. A bounded number wait in order; whoever would wait too long is refused at
@@ -10,12 +10,13 @@ once, for an early 503 is worth more than a late answer.
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple, TypeVar
 
 from service.problems import CLIENT_GONE, QUEUE_FULL, RequestError
 
 MAX_WAIT_SECONDS = 5.0
+LATE = f"waited {MAX_WAIT_SECONDS:g} s for the network"
 RETRY_AFTER = {"Retry-After": "1"}
 PACE_WEIGHT = 0.1  # of the last request in the moving average
 STRAINED_SECONDS = 1.0  # for which the queue stays short once it was full
@@ -71,34 +72,40 @@ class InferenceQueue:
     def submit(self, work: Callable[[], T], is_gone: Callable[[], bool]) -> Future[T]:
         """Have `work` done in its turn.
 
-        Raises `RequestError` if the queue is full; the future raises it if the turn
-        comes too late, or the client has gone while its request waited.
+        Raises `RequestError` if the queue is full; the future raises it if the client
+        has gone while its request waited. Whoever waits for the future must cancel it
+        after `MAX_WAIT_SECONDS`, as `wait_for` does.
         """
         with self._mutex:
             if self.is_full():
                 raise overloaded()
             self._jobs += 1
             is_next = self._jobs == 1
-        return self._thread.submit(self._run, work, is_gone, time.monotonic(), is_next)
+        future = self._thread.submit(self._run, work, is_gone, is_next)
+        future.add_done_callback(self._leave)
+        return future
 
     def _run(
-        self,
-        work: Callable[[], T],
-        is_gone: Callable[[], bool],
-        queued: float,
-        is_next: bool,
+        self, work: Callable[[], T], is_gone: Callable[[], bool], is_next: bool
     ) -> T:
-        """Do the work, unless it comes too late."""
-        try:
-            if time.monotonic() - queued > MAX_WAIT_SECONDS:
-                raise overloaded(f"waited {MAX_WAIT_SECONDS:g} s for the network")
-            if not is_next and is_gone():
-                raise RequestError("bad_request", CLIENT_GONE)
-            started = time.monotonic()
-            result = work()
-            seconds = time.monotonic() - started
-            self._pace += PACE_WEIGHT * (seconds - self._pace)
-            return result
-        finally:
-            with self._mutex:
-                self._jobs -= 1
+        """Do the work, unless its client has gone."""
+        if not is_next and is_gone():
+            raise RequestError("bad_request", CLIENT_GONE)
+        started = time.monotonic()
+        result = work()
+        seconds = time.monotonic() - started
+        self._pace += PACE_WEIGHT * (seconds - self._pace)
+        return result
+
+    def _leave(self, _: Future[T]) -> None:
+        """Free the place of a job that is done or cancelled."""
+        with self._mutex:
+            self._jobs -= 1
+
+
+def wait_for(future: Future[T]) -> T:
+    """Return the result of a job. Raises `RequestError` if it is not begun in time."""
+    wait([future], MAX_WAIT_SECONDS)
+    if future.cancel():  # not if it runs or is done
+        raise overloaded(LATE)
+    return future.result()

@@ -9,7 +9,7 @@ from time import sleep
 import pytest
 
 from service import batching
-from service.batching import BURST, STRAINED, InferenceQueue
+from service.batching import BURST, STRAINED, InferenceQueue, wait_for
 from service.problems import RequestError
 
 
@@ -43,11 +43,18 @@ def test_work_is_done_in_order() -> None:
     assert done == list(range(10))
 
 
-def test_work_that_waited_too_long_is_503(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "MAX_WAIT_SECONDS", 0)
+def test_who_waits_too_long_gets_503_while_others_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batching, "MAX_WAIT_SECONDS", 0.05)
+    queue, done = InferenceQueue(), list[str]()
+    slow = queue.submit(partial(sleep, 0.5), present)
     with pytest.raises(RequestError, match="waited") as late:
-        InferenceQueue().submit(present, present).result()
+        wait_for(queue.submit(partial(done.append, "late"), present))
     assert late.value.status == 503
+    assert slow.running()
+    wait([slow, queue.submit(partial(done.append, "next"), present)])
+    assert done == ["next"]
 
 
 def test_a_failure_is_raised_and_frees_its_place() -> None:
