@@ -23,21 +23,12 @@ from model.artifact import (
     ArtifactError,
     check_output,
     digest,
-    fault_of,
     parse,
     printable,
     read,
     replace,
 )
 from model.classifier import Classifier
-
-TASKS = {
-    "show": "print the facts of a model",
-    "verify": "try a model as the service does",
-    "fetch": "download a model, if it works",
-    "contract": "print inputs and outputs for Seldon's tester",
-    "pack": "make a model.bin of an ONNX classifier",
-}
 
 
 def fetch(uri: str, path: Path, sha256: str | None = None) -> Artifact:
@@ -97,87 +88,44 @@ def contract(classifier: Classifier) -> dict[str, Any]:
     }
 
 
-def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_options() -> argparse.Namespace:
     """Parse the command line; the default URI is that of the service."""
     parser = argparse.ArgumentParser(
         prog="python -m model",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, task in TASKS.items():
-        command = commands.add_parser(name, help=task, description=task)
-        if name == "pack":
-            add_pack_options(command)
-            continue
-        if name == "fetch":
-            command.add_argument("uri", help="a URI")
-            add_output_option(command)
-        else:
-            command.add_argument(
-                "uri", nargs="?", help="a URI or a path (FLASK_MODEL_URI)"
-            )
-        command.add_argument("--sha256", help="of the file (FLASK_MODEL_SHA256)")
-        if name == "show":
-            command.add_argument("--json", action="store_true", help="for programs")
-    options = parser.parse_args(arguments)
-    if options.command != "pack" and options.uri is None:
+    commands = ["show", "verify", "fetch", "contract", "pack"]
+    parser.add_argument("command", choices=commands, help="pack --help has its own")
+    parser.add_argument(
+        "uri", nargs="?", help="or, but for fetch, a path (FLASK_MODEL_URI)"
+    )
+    parser.add_argument("--sha256", help="of the file (FLASK_MODEL_SHA256)")
+    parser.add_argument("--json", action="store_true", help="show: for programs")
+    parser.add_argument(
+        "-o", "--output", type=Path, default="model.bin", help="fetch: %(default)s"
+    )
+    options = parser.parse_args()
+    if options.uri is None:
         options.uri = os.environ.get("FLASK_MODEL_URI") or str(MODEL)
         options.sha256 = options.sha256 or os.environ.get("FLASK_MODEL_SHA256")
     return options
 
 
-def add_output_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--output`."""
-    parser.add_argument(
-        "-o", "--output", type=Path, default="model.bin", help="(%(default)s)"
-    )
-
-
-def add_pack_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `model.pack`, which needs development packages."""
-    add = parser.add_argument
-    add("--onnx", type=Path, required=True, help="an ONNX file")
-    add("--classes", nargs="+", required=True, help="in order, or a text file of lines")
-    add("--size", type=int, required=True, help="pixels, of both sides of its input")
-    colour = parser.add_mutually_exclusive_group(required=True)
-    colour.add_argument("--grey", action="store_true", help="one channel")
-    colour.add_argument("--colour", action="store_true", help="red, green and blue")
-    add("--scale", required=True, help="0..1, 0..255, imagenet, caffe, or =-1..1")
-    add("--mean", type=float, nargs="+", help="subtracted after the scale")
-    add("--std", type=float, nargs="+", help="divided by after the mean")
-    add("--layout", choices=["nhwc", "nchw"], help="only if the graph fits both")
-    answers = parser.add_mutually_exclusive_group()
-    for kind in ("logits", "probabilities"):
-        text = f"its outputs are {kind} (found out by the samples)"
-        answers.add_argument(
-            f"--{kind}", dest="kind", action="store_const", const=kind, help=text
-        )
-    add("--samples", type=Path, required=True, help="pictures to keep in the file")
-    add("--labelled", type=Path, help="a folder a class, not used in training")
-    add("--name", help="of the model (that of the ONNX file)")
-    add_output_option(parser)
-
-
-def pack(options: argparse.Namespace) -> None:
+def pack(arguments: list[str]) -> None:
     """Make a model of an ONNX file, and print what it can do."""
     try:
         from model import pack  # noqa: PLC0415 - serving has no onnx
     except ModuleNotFoundError as error:
         raise ArtifactError(f"pack needs the package {error.name}") from error
-    try:
-        facts = pack.pack(options)
-    except ValueError as error:
-        raise ArtifactError(fault_of(error)) from error
+    options = pack.parse_options(arguments)
+    facts = pack.pack(options)
     print(f"{options.output} is now {facts['name']} {facts['version']}")
     print(*pack.report(facts), sep="\n")
 
 
 def run(options: argparse.Namespace) -> None:
     """Run a command. Raises `ArtifactError`, `store.StoreError`, `OSError`."""
-    if options.command == "pack":
-        pack(options)
-        return
     uri, sha256 = options.uri, options.sha256
     if options.command == "show":
         print(show(uri, sha256, as_json=options.json))
@@ -195,7 +143,10 @@ def run(options: argparse.Namespace) -> None:
 def main() -> None:
     """Run the command line."""
     try:
-        run(parse_options())
+        if sys.argv[1:2] == ["pack"]:
+            pack(sys.argv[2:])
+        else:
+            run(parse_options())
     except (ArtifactError, store.StoreError, OSError) as error:
         sys.exit(f"model: {error}")
     except KeyboardInterrupt:
