@@ -30,6 +30,14 @@ from model.artifact import (
 )
 from model.classifier import Classifier
 
+TASKS = {
+    "show": "print the facts of a model",
+    "verify": "try a model as the service does",
+    "fetch": "download a model, if it works",
+    "contract": "print inputs and outputs for Seldon's tester",
+    "pack": "make a model.bin of an ONNX classifier",  # parses its own options
+}
+
 
 def fetch(uri: str, path: Path, sha256: str | None = None) -> Artifact:
     """Download the model at `uri` to `path`, if it works.
@@ -95,16 +103,21 @@ def parse_options() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = ["show", "verify", "fetch", "contract", "pack"]
-    parser.add_argument("command", choices=commands, help="pack --help has its own")
-    parser.add_argument(
-        "uri", nargs="?", help="or, but for fetch, a path (FLASK_MODEL_URI)"
-    )
-    parser.add_argument("--sha256", help="of the file (FLASK_MODEL_SHA256)")
-    parser.add_argument("--json", action="store_true", help="show: for programs")
-    parser.add_argument(
-        "-o", "--output", type=Path, default="model.bin", help="fetch: %(default)s"
-    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, task in TASKS.items():
+        command = commands.add_parser(name, help=task, description=task)
+        if name == "fetch":
+            command.add_argument("uri", help="a URI")
+            command.add_argument(
+                "-o", "--output", type=Path, default="model.bin", help="(%(default)s)"
+            )
+        else:
+            command.add_argument(
+                "uri", nargs="?", help="a URI or a path (FLASK_MODEL_URI)"
+            )
+        command.add_argument("--sha256", help="of the file (FLASK_MODEL_SHA256)")
+        if name == "show":
+            command.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args()
     if options.uri is None:
         options.uri = os.environ.get("FLASK_MODEL_URI") or str(MODEL)

@@ -182,10 +182,25 @@ def trace_outputs(model: ModelProto, classes: list[str]) -> dict[str, bool]:
             if order != classes and sorted(order) == sorted(classes):
                 raise ArtifactError(f"the graph orders the classes {' '.join(order)}")
             name = node.input[0]
+        sides = [dim.dim_value for dim in output.type.tensor_type.shape.dim]
+        is_one = sides[1:] == [1] and name in makers
+        if is_one and makers[name].op_type == "Sigmoid":
+            name, kind = add_first_class(model, makers[name].input[0]), "Softmax"
         found[name] = kind == "Softmax"
     del model.graph.output[:]
     model.graph.output.extend(map(helper.make_empty_tensor_value_info, found))
     return found
+
+
+def add_first_class(model: ModelProto, logit: str) -> str:
+    """Put the logit of the first of two classes, 0, before that of the second.
+
+    Returns the name of both, which a softmax turns into what a sigmoid made of one.
+    """
+    zero, both = f"{PREFIX}first", f"{PREFIX}both"
+    model.graph.node.append(helper.make_node("Sub", [logit, logit], [zero]))
+    model.graph.node.append(helper.make_node("Concat", [zero, logit], [both], axis=1))
+    return both
 
 
 def start(

@@ -156,6 +156,20 @@ def test_a_pytorch_graph_with_weights_beside_it_is_packed(
     assert abs(probabilities(classifier, pixels) - expected).max() < 1e-5
 
 
+def test_one_sigmoid_is_two_classes(tmp_path: Path, pictures: Path) -> None:
+    path = tmp_path / "net.onnx"
+    options = export(path, nn.Linear(4, 1), nn.Sigmoid())
+    two = ["--classes", "cat", "dog"]
+    classifier = packed(options, tmp_path / "model.bin", pictures, *two)
+    pixels = np.stack([classifier.to_pixels(s.picture) for s in classifier.samples])
+    inputs = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    session = onnxruntime.InferenceSession(path)
+    feed = {session.get_inputs()[0].name: inputs.transpose(0, 3, 1, 2)}
+    dog = session.run(None, {k: v.astype(np.float32) for k, v in feed.items()})[0]
+    expected = np.concatenate([1 - dog, dog], 1)
+    assert abs(probabilities(classifier, pixels) - expected).max() < 1e-5
+
+
 def test_a_graph_that_does_not_fit_is_refused_in_one_line(
     tmp_path: Path, pictures: Path
 ) -> None:
