@@ -50,6 +50,8 @@ class Network:
         numbers = options.mean or mean, options.std or std
         if not {len(each) for each in numbers} <= {1, spec.channels}:
             raise ArtifactError("--scale, --mean and --std need a number a channel")
+        if not np.isfinite([*numbers[0], *numbers[1]]).all() or 0 in numbers[1]:
+            raise ArtifactError("--mean and --std must be finite, and --std not 0")
         self.mean, self.std = (WHITE * np.array(each, np.float32) for each in numbers)
         self.spec, self.classes = spec, options.classes
         self.model, self.input = load(options.onnx)
@@ -61,7 +63,10 @@ class Network:
         ends = trace_outputs(self.model, self.classes)
         two = {self.input.name: self.feed(pixels[[0, 0]])}
         self.session, self.scores = start(self.model, two, (2, len(self.classes)))
-        self.are_logits = ends[self.scores] or are_logits(self.run(pixels))
+        scores = self.run(pixels)
+        if not np.isfinite(scores).all():
+            raise ArtifactError("the graph answers numbers that are not finite")
+        self.are_logits = ends[self.scores] or are_logits(scores)
 
     def feed(self, pixels: Pixels) -> NDArray[Any]:
         """Turn uint8 [N, *input_shape] into what the given graph takes."""
@@ -224,8 +229,6 @@ def start(
 
 def are_logits(scores: Floats) -> bool:
     """Return whether scores are no probabilities. Raises `ArtifactError` if unclear."""
-    if not np.isfinite(scores).all():
-        raise ArtifactError("the graph answers numbers that are not finite")
     if scores.min() < 0 or scores.max() > 1 + SUM_TOLERANCE:
         return True
     if abs(scores.sum(1) - 1).max() > SUM_TOLERANCE:

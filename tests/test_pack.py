@@ -183,9 +183,22 @@ def test_a_graph_that_does_not_fit_is_refused_in_one_line(
         packed(options, output, pictures, "--size", 9)
     with pytest.raises(ArtifactError, match="a number a channel"):
         packed(options, output, pictures, "--std", 1, 2)
+    for std in 0, "inf":
+        with pytest.raises(ArtifactError, match="must be finite, and --std not 0"):
+            packed(options, output, pictures, "--std", std)
     with pytest.raises(ArtifactError, match="not an ONNX file"):
         packed(options, output, pictures, "--onnx", ROOT / "model.bin")
     assert not output.exists()
+
+
+def test_answers_that_are_not_finite_are_refused(
+    tmp_path: Path, pictures: Path
+) -> None:
+    layer = nn.Linear(4, 4)
+    nn.init.constant_(layer.bias, float("nan"))
+    options = export(tmp_path / "net.onnx", layer)
+    with pytest.raises(ArtifactError, match="not finite"):
+        packed(options, tmp_path / "model.bin", pictures)
 
 
 def test_a_graph_for_one_picture_is_refused(tmp_path: Path, pictures: Path) -> None:
