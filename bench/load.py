@@ -3,6 +3,7 @@
     python -m bench.load                      beside FastAPI, two ways; 5 minutes
     python -m bench.load --all                beside every rival; 25 minutes
     python -m bench.load --only LitServe "Ray Serve"
+    python -m bench.load --model mine.bin --images mine/test    large photos alone
 
 In each round ours and each rival are measured one right after the other, in an order
 that alternates: the server is started, a sample of its answers is checked, it is warmed
@@ -31,6 +32,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import requests
 from tqdm import tqdm
 
@@ -45,8 +47,12 @@ from bench.results import (
 )
 from bench.rivals import DEFAULT, ENVIRONMENTS, HERE, RIVALS, SHARED, Rival, install
 from bench.service import ROOT, StartError, gunicorn
-from bench.workloads import BUSY, Workload, make_workloads
+from bench.workloads import BUSY, LARGE, Workload, make_workloads, photo_workloads
 from bench.wrk import LOAD_SECONDS, load, loop, serving
+from model import artifact
+from model.artifact import MODEL
+from model.classifier import Classifier
+from training.labelled import list_labelled
 
 ROUNDS = 3
 LOOP_WORKLOAD = "png raw"
@@ -73,7 +79,10 @@ def choose(name: str, workloads: dict[str, Workload]) -> dict[str, Workload]:
     if name == LOOP:
         workload = workloads[LOOP_WORKLOAD]
         return {LOOP_WORKLOAD: workload._replace(connections=(BUSY,))}
-    return {workload: workloads[workload] for workload in RIVALS[name].workloads}
+    names = RIVALS[name].workloads
+    return {
+        workload: workloads[workload] for workload in names if workload in workloads
+    }
 
 
 def load_side(
@@ -104,7 +113,7 @@ def load_rival(
     }
     with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as home:
         variables = {
-            "MODEL": str(ROOT / "model.bin"),
+            "MODEL": os.environ["FLASK_MODEL_URI"],
             "PYTHONPATH": str(HERE),
             "HOME": home,
             "TMPDIR": home,
@@ -115,11 +124,13 @@ def load_rival(
             yield from load(workloads, folder)
 
 
-def measure(names: list[str], rounds: int) -> list[Json]:
+def measure(
+    names: list[str], rounds: int, workloads: dict[str, Workload]
+) -> list[Json]:
     """Measure all rounds beside all rivals, with a progress bar."""
     found = list[Json]()
     with tempfile.TemporaryDirectory() as temporary:
-        folder, workloads = Path(temporary), make_workloads()
+        folder = Path(temporary)
         for name, workload in workloads.items():
             write_bodies(folder / name, workload.bodies)
         count = sum(
@@ -206,11 +217,33 @@ def parse_options() -> argparse.Namespace:
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--all", action="store_true", help="every rival")
     chosen.add_argument("--only", nargs="+", choices=RIVALS, metavar="NAME")
+    parser.add_argument("--model", type=Path, default=MODEL, help="(model.bin)")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="of its classes, sent as large photos",
+    )
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="(3)")
     parser.add_argument("--output", type=Path, default=ROOT / "report", metavar="DIR")
     options = parser.parse_args()
+    if options.model != MODEL and not options.images:
+        parser.error("--model needs --images")
     options.names = options.only or list(RIVALS if options.all else DEFAULT)
     return options
+
+
+def choose_workloads(options: argparse.Namespace) -> dict[str, Workload]:
+    """Return what is sent; exits if no picture can be sent."""
+    if not options.images:
+        return make_workloads()
+    try:
+        files = list_labelled([options.images]).files
+        np.random.default_rng(0).shuffle(files)  # of all classes
+        classifier = Classifier(artifact.load(str(options.model)))
+        return photo_workloads(classifier, files, f"{LARGE}, {classifier.name}")
+    except (StartError, ValueError, OSError) as error:
+        sys.exit(f"load: {error}")
 
 
 def main() -> bool:
@@ -218,11 +251,15 @@ def main() -> bool:
     options = parse_options()
     if not shutil.which("wrk"):
         sys.exit("load: it needs wrk: apt-get install wrk")
+    os.environ["FLASK_MODEL_URI"] = str(options.model.resolve())
+    workloads = choose_workloads(options)
     ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     versions = prepare(options.names)
     names = [name for name in options.names if RIVALS[name].environment in versions]
-    loads = measure([*names, LOOP], options.rounds)
+    if LOOP_WORKLOAD in workloads:
+        names.append(LOOP)
+    loads = measure(names, options.rounds, workloads)
     rows = summarise([one for one in loads if "fault" not in one])
     print(table(rows))
     discarded = {(x["rival"], x["round"]) for x in loads if "is_discarded" in x}

@@ -159,8 +159,12 @@ def format_ratio(figure: Json | None, digits: int) -> str:
 
 
 def draw(path: Path, rows: list[Json]) -> None:
-    """Write the chart: requests a second, small pictures, a panel for each level."""
-    charted = [row for row in rows if row["pictures"] == SMALL]
+    """Write the chart: requests a second, a panel for each level.
+
+    It is of the first kind of pictures, usually the small ones.
+    """
+    pictures = rows[0]["pictures"]
+    charted = [row for row in rows if row["pictures"] == pictures]
     levels = sorted({row["connections"] for row in charted})
     rivals = list(dict.fromkeys(row["rival"] for row in charted))
     figure, panels = plt.subplots(
@@ -178,7 +182,7 @@ def draw(path: Path, rows: list[Json]) -> None:
     panels[0][0].set_yticks(range(len(rivals)), rivals)
     panels[0][0].invert_yaxis()
     panels[0][-1].legend(loc="lower right")
-    figure.supxlabel(f"requests a second, {SMALL}: median, lowest, highest")
+    figure.supxlabel(f"requests a second, {pictures}: median, lowest, highest")
     figure.tight_layout()
     figure.savefig(path, metadata={"Software": None})
     plt.close(figure)

@@ -9,19 +9,21 @@ Our service answers each picture with a class: a refusal would count as a failur
 import base64
 import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import cycle, islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-from bench.service import ROOT, noisy_jpeg, pictures
+from bench.service import ROOT, StartError, noisy_jpeg, pictures
 from model import artifact
 from model.artifact import MODEL
 from model.classifier import Classifier
 from model.images import Pixels
 
 PNGS, PHOTOS = 1000, 100  # distinct ones; photos are large and all held in memory
+TRIED = 5  # x so many photos, until enough get a class
 PHOTO_SIZE = (900, 1200)
 MARGIN = 80  # pixels, by which the crops of a photo are shifted
 BATCHES, BATCH = 100, 32
@@ -52,16 +54,15 @@ class Workload(NamedTuple):
 
 def make_workloads() -> dict[str, Workload]:
     """Make all workloads, by their names: the picture and how it is sent."""
-    model = artifact.load(str(MODEL))
-    v2_path = f"/v2/models/{model.facts['name']}/infer"
-    classifier = Classifier(model)
+    classifier = Classifier(artifact.load(str(MODEL)))
+    v2_path = f"/v2/models/{classifier.name}/infer"
     pngs = list(islice(known(classifier, pictures(PNGS * 6 // 5)), PNGS))
     random = np.random.default_rng(0)
     draws = [random.choice(PNGS, BATCH, replace=False) for _ in range(BATCHES)]
     batches = [[pngs[index] for index in draw] for draw in draws]
-    photos = list(islice(known(classifier, make_photos(random)), PHOTOS))
+    files = sorted((ROOT / "static" / "pictures").glob("photo-*.jpg"))
 
-    small, many, large = SMALL, f"{BATCH} of them", LARGE
+    small, many = SMALL, f"{BATCH} of them"
     one = [[picture.class_id] for picture in pngs]
     each = [[picture.class_id for picture in batch] for batch in batches]
     return {
@@ -75,13 +76,28 @@ def make_workloads() -> dict[str, Workload]:
         "batch V2": Workload(
             many, JSON, [tensor(batch) for batch in batches], each, (BUSY,), v2_path
         ),
-        # rivals do not segment a photo, so their answers may differ
-        "jpeg raw": Workload(
-            large, "image/jpeg", [p.data for p in photos], None, (BUSY,)
-        ),
-        "jpeg form": Workload(large, FORM, [form([p]) for p in photos], None, (BUSY,)),
+        **photo_workloads(classifier, files, LARGE),
+    }
+
+
+def photo_workloads(
+    classifier: Classifier, files: list[Path], name: str
+) -> dict[str, Workload]:
+    """Make workloads of large photos, from those in `files`.
+
+    Rivals prepare a photo in another way, so their answers may differ. Raises
+    `StartError` if none gets a class.
+    """
+    candidates = islice(make_photos(files, np.random.default_rng(0)), TRIED * PHOTOS)
+    photos = list(islice(known(classifier, candidates), PHOTOS))
+    if not photos:
+        raise StartError("no photo gets a class")
+    raw, forms = [p.data for p in photos], [form([p]) for p in photos]
+    return {
+        "jpeg raw": Workload(name, "image/jpeg", raw, None, (BUSY,)),
+        "jpeg form": Workload(name, FORM, forms, None, (BUSY,)),
         "jpeg base64": Workload(
-            large, JSON, [base64_json(p) for p in photos], None, (BUSY,)
+            name, JSON, list(map(base64_json, photos)), None, (BUSY,)
         ),
     }
 
@@ -95,19 +111,15 @@ def known(classifier: Classifier, candidates: Iterable[bytes]) -> Iterator[Pictu
             yield Picture(data, pixels, found.class_id)
 
 
-def make_photos(random: np.random.Generator) -> Iterator[bytes]:
+def make_photos(files: list[Path], random: np.random.Generator) -> Iterator[bytes]:
     """Make photos without end: crops of the real ones, enlarged, with noise."""
     width, height = PHOTO_SIZE
     larger = (width + MARGIN, height + MARGIN)
-    photos = [
-        Image.open(path).convert("RGB").resize(larger, Image.Resampling.BICUBIC)
-        for path in sorted((ROOT / "static" / "pictures").glob("photo-*.jpg"))
-    ]
-    while True:
-        for photo in photos:
-            left, top = random.integers(MARGIN, size=2).tolist()
-            part = photo.crop((left, top, left + width, top + height))
-            yield noisy_jpeg(part, random, quality=85)
+    for path in cycle(files):
+        photo = ImageOps.fit(Image.open(path).convert("RGB"), larger)
+        left, top = random.integers(MARGIN, size=2).tolist()
+        part = photo.crop((left, top, left + width, top + height))
+        yield noisy_jpeg(part, random, quality=85)
 
 
 def form(sent: list[Picture]) -> bytes:

@@ -1,5 +1,6 @@
 """The comparison with others is fair, and what counts as a lost request is right."""
 
+import runpy
 import shutil
 import socket
 import threading
@@ -7,14 +8,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import colour_model
 import pytest
 from conftest import Server
 
 from bench import client, load, workloads, wrk
 from bench.results import LOOP, Json, slow_rounds, summarise
-from bench.rivals import RIVALS
+from bench.rivals import HERE, RIVALS
 from bench.service import StartError
 from bench.workloads import Workload
+from model import artifact
+from model.classifier import Classifier
 
 Workloads = dict[str, Workload]
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n%s\r\nPONG"
@@ -44,6 +48,23 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
 def test_our_answer_to_every_workload_is_right(everything: Workloads) -> None:
     for workload in everything.values():
         wrk.check(workload)
+
+
+def test_rivals_take_the_same_model_and_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model.bin"
+    colour_model.write(model)
+    files = [tmp_path / name for name in colour_model.COLOURS]
+    for file, colour in zip(files, colour_model.COLOURS.values(), strict=True):
+        file.write_bytes(colour_model.picture(colour))
+    classifier = Classifier(artifact.load(str(model)))
+    monkeypatch.setattr(workloads, "PHOTOS", 3)
+    sent = workloads.photo_workloads(classifier, files, "photos")
+    monkeypatch.setenv("MODEL", str(model))
+    rival = runpy.run_path(str(HERE / "network.py"))
+    found = [rival["classify"](body)["class"] for body in sent["jpeg raw"].bodies]
+    assert found == classifier.classes
 
 
 @pytest.mark.usefixtures("ours")

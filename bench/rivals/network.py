@@ -3,8 +3,8 @@
     >>> classify(Path("static/pictures/ankle-boot.png").read_bytes())["class_id"]
     9
 
-`MODEL` is the path of `model.bin`. Nothing is checked and no garment is
-segmented: a picture is made grey, and 28x28 if it is not.
+`MODEL` is the path of `model.bin`. Nothing is checked and no garment is segmented: a
+picture gets the colours and the size of the model's input, if it has others.
 """
 
 import io
@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from PIL import Image
-
-SIZE = (28, 28)
+from PIL import Image, ImageOps
 
 with zipfile.ZipFile(os.environ["MODEL"]) as archive:
     graph = archive.read("archive/model.onnx")
-    classes = json.loads(archive.read("archive/model.json"))["classes"]
+    facts = json.loads(archive.read("archive/model.json"))
+
+classes, size = facts["classes"], (facts["input"]["size"],) * 2
+mode = "L" if facts["input"]["channels"] == 1 else "RGB"
 
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
@@ -42,13 +43,13 @@ def classify_images(images: list[Image.Image]) -> list[dict[str, Any]]:
 
 
 def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """Return a picture in grey and 28x28."""
-    grey = image.convert("L")
-    return np.asarray(grey if grey.size == SIZE else grey.resize(SIZE))
+    """Return a picture as an input of the network, of a large one the middle."""
+    picture = image.convert(mode)
+    return np.asarray(picture if picture.size == size else ImageOps.fit(picture, size))
 
 
 def infer(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the probabilities [N, 10] of uint8 [N, 28, 28]."""
+    """Return the probabilities [N, classes] of uint8 [N, *input_shape]."""
     found: NDArray[np.float32] = session.run(["probabilities"], {"pixels": pixels})[0]
     return found
 
