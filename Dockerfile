@@ -25,7 +25,7 @@ RUN rm Pipfile Pipfile.lock && python -m compileall -q . && chmod -R a+rX .
 
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="fashion" \
-      org.opencontainers.image.description="A picture in, one of ten classes of clothes out" \
+      org.opencontainers.image.description="Classifies pictures by the model in it, model.bin" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app

@@ -192,7 +192,7 @@ def test_views_show_parts_of_pictures_and_differ() -> None:
 
 def test_reference_figures_are_histograms(trained: Path) -> None:
     reference = json.loads(json.dumps(artifact.load(str(trained)).facts["reference"]))
-    for name in ("probability", "unknown_score", "brightness"):
+    for name in ("probability", "unknown_score", "brightness", "longer_side"):
         shares, edges = (reference[name][part] for part in ("shares", "edges"))
         assert sum(shares) == pytest.approx(1, abs=0.01)
         assert len(edges) == len(shares) + 1

@@ -180,7 +180,10 @@ def release_custom(path: Path, trained: Trained, facts: Facts, samples: int) -> 
     rows = np.flatnonzero(parts.train)
     ranges = pictures.pixels[rows[:: max(1, len(rows) // RANGE_PICTURES)]]
     graph = choose_graph(model, facts, split, ranges)
-    facts["reference"] = reference(graph.predictions, split.pixels, facts["classes"])
+    sides = pictures.measures["size"][chosen].max(1)
+    facts["reference"] = reference(
+        graph.predictions, split.pixels, sides, facts["classes"]
+    )
     facts["metrics"] = measure(graph, trained) | graph.figures
     encode = partial(encode_file, [pictures.files[row] for row in chosen])
     shown = choose_samples(graph.classifier, split.labels, encode, samples)

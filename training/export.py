@@ -136,18 +136,22 @@ def choose_graph(
 
 
 def reference(
-    predictions: Sequence[Prediction], pixels: Pixels, classes: Sequence[str]
+    predictions: Sequence[Prediction],
+    pixels: Pixels,
+    sides: NDArray[np.int64],
+    classes: Sequence[str],
 ) -> Facts:
     """Return how answers and pictures that were set aside are distributed.
 
-    Histograms of the probability, the unknown score and the brightness of the input,
-    from 0 to 1, to notice drift by.
+    Histograms of the probability, the unknown score, the brightness of the input, from
+    0 to 1, and the longer side of the decoded picture in pixels, to notice drift by.
     """
     labels = [prediction.label for prediction in predictions]
     values = {
         "probability": [prediction.probability for prediction in predictions],
         "unknown_score": [prediction.unknown_score for prediction in predictions],
         "brightness": pixels.reshape(len(pixels), -1).mean(1) / WHITE,
+        "longer_side": sides,
     }
     return {
         "pictures": len(labels),
@@ -156,7 +160,7 @@ def reference(
     }
 
 
-def histogram(values: Sequence[float] | NDArray[np.floating]) -> dict[str, list[float]]:
+def histogram(values: Sequence[float] | NDArray[Any]) -> dict[str, list[float]]:
     """Return the edges of `BINS` equal bins, and the share of the values in each."""
     counts, edges = np.histogram(values, BINS)
     shares = counts / counts.sum()

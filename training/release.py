@@ -16,6 +16,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
@@ -113,7 +114,10 @@ def save(path: Path, model: Calibrated, facts: Facts, data: Data) -> Facts:
         EXACT,
     )
     facts["reference"] = reference(
-        classifier.classify(validation.pixels), validation.pixels, data.classes
+        classifier.classify(validation.pixels),
+        validation.pixels,
+        np.full(len(validation.pixels), classifier.size),
+        data.classes,
     )
     samples = choose_samples(
         classifier, validation.labels, lambda row: encode_png(validation.pixels[row])
