@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, cross_entropy
+from torch.nn.functional import conv2d
 
 from model.images import WHITE
 
@@ -26,7 +26,6 @@ ACTIVATION_MAX = 255  # quantised activations are 0 to 255
 # which hold 2 x 255 x 63 and not 2 x 255 x 127
 WEIGHT_MAX = 63
 MIN_WEIGHT_RANGE = 1e-8  # of an output channel whose weights are all zero
-INITIAL_LOG_CURVE = -3.0  # from which calibration is fitted
 
 
 class Quantiser(nn.Module):
@@ -329,55 +328,6 @@ def calibration_offset(
 def unknown_score(logits: Tensor) -> Tensor:
     """Logits [N, classes + 1] to the log-odds of unknown against any class: [N]."""
     return logits[:, -1] - logits[:, :-1].logsumexp(1)
-
-
-def fit_calibration(logits: Tensor, labels: Tensor) -> Calibration:
-    """Return the calibration with the least cross-entropy.
-
-    It is fitted by logarithms, so that all its numbers are positive.
-    """
-    logs = torch.tensor([0.0, 0.0, INITIAL_LOG_CURVE], requires_grad=True)
-    optimizer = torch.optim.LBFGS([logs], max_iter=500, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        numbers = logs.exp().unbind()
-        calibrated = logits * numbers[0] + calibration_offset(logits, *numbers)
-        loss = cross_entropy(calibrated, labels)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return Calibration(*logs.exp().tolist())
-
-
-def fit_temperature(logits: Tensor, labels: Tensor) -> Calibration:
-    """Return the temperature with the least cross-entropy, for few pictures.
-
-    A share of each label goes to the other classes (Platt, 1999): the temperature stays
-    finite where all pictures are answered right.
-    """
-    log_scale = torch.zeros((), requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [log_scale], max_iter=100, line_search_fn="strong_wolfe"
-    )
-    smoothing = 1 / (len(labels) + 2)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        scaled = logits * log_scale.exp()
-        loss = cross_entropy(scaled, labels, label_smoothing=smoothing)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    scale = log_scale.exp().item()
-    return Calibration(scale, scale, 0.0)
-
-
-def fit_threshold(scores: Tensor, share: float) -> float:
-    """Return the unknown threshold that refuses this share of the pictures scored."""
-    return scores.double().quantile(1 - share).item()
 
 
 def export_onnx(model: Calibrated) -> bytes:

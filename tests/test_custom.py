@@ -15,9 +15,9 @@ from torch import Tensor
 
 from model import artifact
 from model.classifier import Classifier
-from model.network import fit_temperature
 from training.augment import random_views
 from training.backbone import build_backbone, unknown_distance
+from training.calibration import fit_temperature
 from training.transfer import out_of_fold
 
 NAMES = "discs", "crosses", 'it\'s "stripes" ä'

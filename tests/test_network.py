@@ -7,14 +7,8 @@ import torch
 from conftest import Samples
 from torch import Tensor
 
-from model.network import (
-    CNN,
-    Calibrated,
-    Calibration,
-    calibration_offset,
-    export_onnx,
-    fit_calibration,
-)
+from model.network import CNN, Calibrated, Calibration, calibration_offset, export_onnx
+from training.calibration import fit_calibration
 
 
 def quantised(network: CNN, pixels: Tensor) -> CNN:

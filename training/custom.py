@@ -22,9 +22,10 @@ from torch import Tensor
 from model import artifact
 from model.artifact import MAX_NAME, Artifact
 from model.images import decode
-from model.network import Calibrated, Calibration, fit_temperature, fit_threshold
+from model.network import Calibrated, Calibration
 from model.preprocessing import Square
 from training.backbone import NONE, TransferNetwork
+from training.calibration import fit_temperature, fit_threshold
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from training.data import SPLIT_SEED
 from training.data import fingerprint as data_fingerprint
@@ -150,10 +151,7 @@ def train_custom(
     if parts.held_out.any():
         scores = score(network, pictures, parts)
     else:
-        found = out_of_fold(features, train.labels, pictures.groups[rows])
-        logits, unknown, chosen = found
-        labels = train.labels[chosen]
-        scores = Scores(logits[chosen], unknown[chosen], labels, "out of fold")
+        scores = score_folds(features, train.labels, pictures.groups[rows])
     return Trained(network, pictures, parts, scores, fingerprint)
 
 
@@ -164,6 +162,14 @@ def score(network: TransferNetwork, pictures: Pictures, parts: Parts) -> Scores:
     found = [network.outputs(torch.from_numpy(batch))[1:] for batch in rows]
     logits, unknown = (torch.cat(part) for part in zip(*found, strict=True))
     return Scores(logits, unknown, pictures.labels[parts.held_out], "validation")
+
+
+def score_folds(
+    features: Tensor, labels: NDArray[np.int64], groups: NDArray[np.int64]
+) -> Scores:
+    """Return answers for all pictures that can be held out in turn."""
+    logits, unknown, chosen = out_of_fold(features, labels, groups)
+    return Scores(logits[chosen], unknown[chosen], labels[chosen], "out of fold")
 
 
 def release_custom(path: Path, trained: Trained, facts: Facts, samples: int) -> Facts:

@@ -23,16 +23,9 @@ from torch import Generator, Tensor, nn
 from model import artifact
 from model.artifact import Artifact
 from model.classifier import Classifier
-from model.network import (
-    CNN,
-    Calibrated,
-    Calibration,
-    export_onnx,
-    fit_calibration,
-    fit_threshold,
-    unknown_score,
-)
+from model.network import CNN, Calibrated, Calibration, export_onnx, unknown_score
 from training.augment import augment
+from training.calibration import fit_calibration, fit_threshold
 from training.data import (
     SPLIT_SEED,
     VIEWS,
