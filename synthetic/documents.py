@@ -254,10 +254,10 @@ def boxes(canvas: Canvas, box: Box) -> None:
     for i, cell in enumerate(cells(box, rows, columns)):
         left, top, right, bottom = inner(cell, gap)
         left += spread * random.random() * (right - left)
-        part, fill = (left, top, right, bottom), fills[min(i // columns, 2) - 1]
-        canvas.draw.rounded_rectangle(
-            part, min(30 * gap, (right - left) / 2, (bottom - top) / 2), fill, line
-        )
+        # Pillow fails for some rounded rectangles between whole pixels
+        part = round(left), round(top), round(right), round(bottom)
+        fill = fills[min(i // columns, 2) - 1]
+        canvas.draw.rounded_rectangle(part, 30 * gap, fill, line)
         if icons:
             symbol(canvas, part)
         else:

@@ -29,3 +29,8 @@ def test_the_seed_decides() -> None:
     first = [documents.draw_document(seed).tobytes() for seed in seeds]
     assert first == [documents.draw_document(seed).tobytes() for seed in seeds]
     assert len(set(first)) == len(first)
+
+
+def test_thin_rounded_boxes_are_drawn() -> None:
+    """Pillow fails for the boxes of this seed if they are not on whole pixels."""
+    assert documents.draw_document(11425).mode == "RGB"
