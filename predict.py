@@ -24,6 +24,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from model import artifact
 from model.classifier import Classifier
+from model.images import ImageError
 from service import observe, settings, v2
 from service.answers import JSON, to_document
 from service.batching import wait_for
@@ -269,15 +270,19 @@ def finish(response: Response) -> Response:
     return response
 
 
+def read_file(path: Path) -> bytes | ImageError:
+    """Return the bytes of a file, or why it cannot be read, for its answer."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        return ImageError(f"{path}: {error.strerror}")
+
+
 def answer_files(paths: list[Path]) -> int:
     """Print what the service would answer; return the exit code of the process."""
     if len(paths) > MAX_PICTURES:
         sys.exit(f"predict: {TOO_MANY}")
-    try:
-        pictures = [path.read_bytes() for path in paths]
-    except OSError as error:
-        sys.exit(f"predict: {error}")
-    outcomes = service.classify([[*pictures]])[0]
+    outcomes = service.classify([[read_file(path) for path in paths]])[0]
     document = to_document(outcomes, service.model, is_batch=len(paths) > 1)
     print(json.dumps(document, indent=4), flush=True)  # noqa: T201
     answers = document.get("predictions", [document])

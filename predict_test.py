@@ -14,6 +14,7 @@ reason. The key may also be in the environment variable API_KEY.
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -29,6 +30,7 @@ BATCH_SIZE = 32  # pictures of a request with --batch
 SAMPLE = Path(__file__).resolve().parent / "static" / "pictures" / "ankle-boot.png"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 SUFFIXES |= {".jfif", ".heic", ".heif", ".avif"}
+HIDDEN = re.compile(r"\.|__MACOSX$")
 STANDARD_INPUT = Path("-")
 EXIT_INTERRUPTED = 130  # as shells do after Ctrl-C
 
@@ -41,13 +43,15 @@ class ServiceError(Exception):
 
 
 def expand(paths: list[Path]) -> Iterator[Path]:
-    """Replace each folder by the pictures in it, sorted by name."""
+    """Replace each folder by the pictures in it that are not hidden, sorted by name."""
     for path in paths:
-        if path.is_dir():
-            inside = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            yield from sorted(p for p in inside if not p.is_dir())
-        else:
+        if not path.is_dir():
             yield path
+            continue
+        for file in sorted(path.rglob("*")):
+            is_hidden = any(map(HIDDEN.match, file.relative_to(path).parts))
+            if file.suffix.lower() in SUFFIXES and not (is_hidden or file.is_dir()):
+                yield file
 
 
 def read(path: Path) -> bytes | None:

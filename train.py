@@ -112,6 +112,8 @@ def main() -> None:
     if options.check:
         check(options.images, options.labels, options.check)
         return
+    if options.checkpoint.is_file() and not options.resume:
+        print(f"replaces {options.checkpoint} of a stopped run: --resume continues it")
     keep_freed_memory()
     facts = train_images(options) if options.own_pictures else train_recipe(options)
     options.checkpoint.unlink(missing_ok=True)

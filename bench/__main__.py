@@ -229,7 +229,9 @@ def answers(folder: Path, checkout: Path) -> bool:
 def main() -> bool:
     """Measure the figure of the command line; return whether its bound holds."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     figures = {one.__name__: one for one in (inference, photo, start, memory, batch)}
     parser.add_argument("figure", choices=[*figures, "accuracy", "answers"])

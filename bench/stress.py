@@ -34,7 +34,9 @@ TRIALS: dict[str, Callable[[], bool]] = {
 def main() -> bool:
     """Run the trial of the command line; return whether its bounds hold."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m bench.stress",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("trial", choices=[*TRIALS, hostile.__name__])
     parser.add_argument("words", nargs="?", default="", help="of hostile requests")

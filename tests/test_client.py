@@ -121,6 +121,18 @@ def test_a_missing_file_stops_no_other(gunicorn: Server, tmp_path: Path) -> None
         assert (len(done.stdout.splitlines()), len(done.stderr.splitlines())) == (2, 1)
 
 
+def test_hidden_files_of_a_folder_are_not_sent(
+    gunicorn: Server, tmp_path: Path
+) -> None:
+    """As macOS leaves them beside each picture, and in archives."""
+    for name in ("bag.png", "._bag.png", ".trash/bag.png", "__MACOSX/bag.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes((PICTURES / "bag.png").read_bytes())
+    done = predict_test(tmp_path, "--url", gunicorn.url)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)
+
+
 def test_a_batch_too_large_for_a_request_is_sent_one_by_one(tmp_path: Path) -> None:
     photos = [PICTURES / "photo-t-shirt.jpg"] * 8
     limit = {"FLASK_MAX_CONTENT_LENGTH": "100000"}

@@ -94,8 +94,10 @@ def test_the_same_seed_gives_the_same_model_and_pictures_stay_at_home(
     trained: Path, tmp_path: Path
 ) -> None:
     images, output = trained.parent / "shapes", tmp_path / "again.bin"
+    Path(f"{output}.checkpoint").write_text("of a run that was stopped")
     run = train("--images", images, "--samples", "0", "--output", output, *TRAIN)
     assert run.returncode == 0, run.stderr
+    assert "again.bin.checkpoint of a stopped run: --resume continues" in run.stdout
     one, other = (artifact.load(str(path)) for path in (trained, output))
     assert one.facts["version"] == other.facts["version"]
     assert other.samples == ()

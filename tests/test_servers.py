@@ -280,6 +280,15 @@ def test_predict_py_serves_and_stops(boot: bytes) -> None:
         assert process.wait(10) == 0
 
 
+def test_predict_py_answers_each_file_that_can_be_read() -> None:
+    files = ["static/pictures/ankle-boot.png", "missing.png"]
+    command = [sys.executable, "predict.py", *files]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    boot, missing = json.loads(done.stdout)["predictions"]
+    assert (done.returncode, boot["class"]) == (1, "Ankle boot")
+    assert missing["error"]["detail"] == "missing.png: No such file or directory"
+
+
 def test_serving_needs_no_module_of_unix() -> None:
     missing = ["fcntl", "resource", "pwd", "grp", "termios", "syslog", "gunicorn"]
     code = f"import sys; sys.modules |= dict.fromkeys({missing}); import predict"
