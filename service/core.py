@@ -55,7 +55,12 @@ DECODE_SECONDS = 5  # for all pictures of a request; the rest are refused
 TOO_LONG = (
     f"the pictures before took {DECODE_SECONDS} s to decode: send fewer at a time"
 )
-SWITCH = {"true": True, "1": True, "false": False, "0": False}  # of `explain`
+SWITCH = {
+    "true": True,
+    "1": True,
+    "false": False,
+    "0": False,
+}  # of an option in the query
 # of every answer that has none of its own: nothing here may be run, framed or cached
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -185,9 +190,10 @@ class Service:
         """Read a request of our own protocol, or a Seldon form."""
         if call.body.startswith(seldon.FORM):
             return self.read_seldon(call)
-        explain = read_explain(call.query)
+        explain = read_switch(call.query, "explain")
         shape = self.classifier.input_shape
-        pictures, is_batch = read_pictures(call.body, call.content_type, shape)
+        pictures, has_many = read_pictures(call.body, call.content_type, shape)
+        is_batch = has_many or read_switch(call.query, "batch")
 
         def render(outcomes: list[Outcome]) -> Reply:
             document = answers.to_document(outcomes, self.model, is_batch)
@@ -343,12 +349,12 @@ class Service:
                 self.record.write(ids | row)
 
 
-def read_explain(query: str) -> bool:
-    """Return whether the answer is to show the input array and the activation."""
+def read_switch(query: str, name: str) -> bool:
+    """Return whether a query turns an option on. Raises `RequestError`."""
     if not query:  # nearly always, and parsing nothing takes time too
         return False
-    value = parse_qs(query, keep_blank_values=True).get("explain", ["false"])[0]
+    value = parse_qs(query, keep_blank_values=True).get(name, ["false"])[0]
     if value.lower() not in SWITCH:
-        detail = f"explain must be true or false, not {value!r}"
+        detail = f"{name} must be true or false, not {value!r}"
         raise RequestError("bad_request", detail)
     return SWITCH[value.lower()]

@@ -80,12 +80,18 @@ PICTURES = (  # the form first: it has a button to choose a file
     | content(schemas.ImageRequest, schemas.ImagesRequest, schemas.PixelsRequest)
     | BINARY
 )
-EXPLAIN = {
-    "name": "explain",
-    "in": "query",
-    "description": "Add the model's input and its class activation to the answer.",
-    "schema": {"type": "boolean", "default": False},
-}
+SWITCHES = [
+    {
+        "name": name,
+        "in": "query",
+        "description": description,
+        "schema": {"type": "boolean", "default": False},
+    }
+    for name, description in {
+        "explain": "Add the model's input and its class activation to the answer.",
+        "batch": "Answer as to a batch, even if it is one picture.",
+    }.items()
+]
 SECURITY = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -212,7 +218,7 @@ def describe_route(rule: Rule, model: Classifier) -> Json:
         "tags": [operation.tag],
         "summary": summary,
         "description": description,
-        "parameters": [EXPLAIN] if operation.tag == "predict" else parameters,
+        "parameters": SWITCHES if operation.tag == "predict" else parameters,
         "responses": {"200": {"description": "OK", "content": operation.answer}}
         | errors(operation),
     }

@@ -254,6 +254,16 @@ def test_explain_is_for_each_picture_of_a_batch(
     assert "explain" not in bad["error"]
 
 
+def test_one_picture_is_answered_as_a_batch_if_asked(
+    client: FlaskClient, boot: bytes, cat: bytes
+) -> None:
+    for picture, alone in ((boot, "class"), (cat, "error")):
+        answer = client.post("/predict?batch=true", data=picture)
+        [prediction] = answer.get_json()["predictions"]
+        assert answer.status_code == 200
+        assert alone in prediction
+
+
 @pytest.mark.parametrize("query", ["", "?explain=False", "?explain=0"])
 def test_an_answer_has_no_explanation_unless_asked(
     client: FlaskClient, boot: bytes, query: str
