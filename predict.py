@@ -18,6 +18,7 @@ import sys
 from base64 import b64encode
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 from flask import Blueprint, Flask, Response, g, render_template, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
@@ -92,6 +93,9 @@ def page() -> Response:
         max_pictures=MAX_PICTURES,
         max_explained=service.max_explained,
         max_bytes=service.settings.max_content_length,
+        needs_key=service.settings.api_key is not None,
+        typical_score=typical_score(),
+        activation_scale=service.classifier.activation_scale,
         model=service.model,
     )
     return Response(html, headers=PAGE_HEADERS, mimetype="text/html")
@@ -106,6 +110,13 @@ def page_samples() -> list[tuple[str, str]]:
         (sample.label, f"data:image;base64,{b64encode(sample.picture).decode()}")
         for sample in ordered[:PAGE_SAMPLES]
     ]
+
+
+def typical_score() -> float | str:
+    """Return the median unknown score of the samples, empty if there is none."""
+    scores = [sample.unknown_score for sample in service.classifier.samples]
+    known = [score for score in scores if score is not None]
+    return median(known) if known else ""
 
 
 @app.get("/ping")

@@ -80,6 +80,7 @@ class Classifier:
             names = *OUTPUTS, ACTIVATION
             self._outputs = [name for name in names if name in outputs]
             self._check_shapes()
+            self.activation_scale = 0.0  # highest class activation of a sample
             self._try_out(self.samples)
             self.seconds = self._measure()
         except Exception as error:  # ONNX Runtime's exceptions share no base
@@ -184,6 +185,8 @@ class Classifier:
         self.classify(np.stack([noise, noise]), explain=True)  # a batch
         for sample in samples:
             found = self._answer(sample.picture)
+            highest = max(map(max, found.activation or [[0.0]]))
+            self.activation_scale = max(self.activation_scale, highest)
             if (
                 found.label != sample.label
                 or abs(found.probability - sample.probability) > TOLERANCE

@@ -1,86 +1,78 @@
 /*
- * Renders one answer of /predict: the picture, the model's input, the class activation,
- * the verdict and a bar for each class.
+ * Renders the whole answer about one picture: the picture, the model's input, the class
+ * activation, the verdict, how unlike the classes it is, and a bar for each class.
  *
  * Nothing is inserted as markup: text is set as text and sizes through the DOM, so that
  * the Content-Security-Policy can forbid everything inline.
  */
 
-const HEAT_COLOR = [255, 106, 0]; // red, green, blue
+import { fillCopyButtons } from "./copy.js";
+import { formatDecimal, formatPercent } from "./verdict.js";
+
+const HEAT_COLORS = { known: [255, 106, 0], refused: [150, 150, 150] }; // RGB
 const MAX_OPACITY = 0.85; // of the heat map
 const MAP_SIDE = 224; // pixels of the heat map, or more: it is smoother than the input
 const SMALL = 100; // pixels; a narrower picture is enlarged without smoothing
 const MAX_BARS = 10; // classes shown
-const NARROW_SPACE = "\u202f"; // between a number and its unit
-const MINUS = "\u2212";
 
 const template = document.getElementById("answer");
+const { activationScale } = document.getElementById("choose").dataset;
 
 /** Create the article about one picture.
- *  @param {object} prediction @param {string} name @param {string} url */
-export function createArticle(prediction, name, url) {
+ *  @param {object} answer of `page.js`: name, url, prediction, model and words */
+export function createArticle(answer) {
+  const { name, url, prediction, words } = answer;
   const article = template.content.cloneNode(true).firstElementChild;
-  const outcome = prediction.error ?? prediction;
+  article.dataset.verdict = words.verdict;
+  find(article, ".class").textContent = words.title;
+  find(article, ".probability").textContent = words.percent;
   find(article, ".file").textContent = name;
+  find(article, ".reason").textContent = words.reason;
   setPicture(find(article, ".picture img"), url);
+  fillCopyButtons(find(article, ".copy"), answer);
+  const outcome = prediction.error ?? prediction;
   if (!outcome.explain) {
-    fillError(article, outcome);
+    for (const part of article.querySelectorAll(".explained")) part.remove();
     return article;
   }
-  const ranking = Object.entries(outcome.probabilities ?? outcome.nearest);
-  ranking.sort(([, a], [, b]) => b - a);
-  fillVerdict(article, outcome, ranking[0]);
-  fillBars(find(article, "tbody"), ranking.slice(0, MAX_BARS));
-  fillExplanation(article, outcome.explain, ranking[0][0]);
+  fillNumbers(article, outcome, words);
+  fillGauge(find(article, ".gauge"), words.distance);
+  fillExplanation(article, outcome.explain, words);
   return article;
 }
 
-/** @param {HTMLImageElement} image @param {string} url */
-function setPicture(image, url) {
+/** @param {HTMLImageElement} image @param {string} url
+ *  @param {string} instead of a picture that the browser cannot show */
+export function setPicture(image, url, instead = "no preview") {
   image.onload = () => image.classList.toggle("small", image.naturalWidth < SMALL);
-  image.onerror = () => image.replaceWith("no preview"); // HEIC, TIFF, no picture
+  image.onerror = () => image.replaceWith(instead); // HEIC, TIFF, no picture
   image.src = url;
 }
 
-/** Fill in the error of a picture that was not classified.
- *  @param {Element} article @param {{title: string, detail: string}} problem */
-function fillError(article, problem) {
-  article.dataset.verdict = "refused";
-  find(article, ".class").textContent = problem.title;
-  find(article, ".reason").textContent = toSentence(problem.detail);
-  for (const part of article.querySelectorAll(".explained, table")) part.remove();
+/** @param {Element} article @param {object} outcome @param {object} words */
+function fillNumbers(article, outcome, { verdict, ranking }) {
+  const score = outcome.unknown_score;
+  const threshold = outcome.explain.unknown_threshold;
+  find(article, ".score").textContent =
+    score === null
+      ? "This model refuses nothing: it has no unknown score."
+      : `Unknown score ${formatDecimal(score)}; refused above ${formatDecimal(threshold)}.`;
+  find(article, "caption").textContent =
+    verdict === "refused"
+      ? "Probability of each class, if it were one of them"
+      : "Probability of each class";
+  fillBars(find(article, "tbody"), ranking.slice(0, MAX_BARS));
 }
 
-/** Fill in the class, or that it is unknown, and the reason.
- *  @param {Element} article @param {object} outcome @param {[string, number]} best */
-function fillVerdict(article, outcome, [label, probability]) {
-  const isUnknown = outcome.code === "unknown_class";
-  const { unknown_score: score, explain } = outcome;
-  article.dataset.verdict = isUnknown ? "unknown" : "known";
-  find(article, ".class").textContent = isUnknown ? "Unknown" : label;
-  const percent = isUnknown ? "" : formatPercent(probability);
-  find(article, ".probability").textContent = percent;
-  find(article, ".reason").textContent = formatReason(
-    score,
-    explain.unknown_threshold,
-    isUnknown && label,
-  );
-  find(article, "caption").textContent = isUnknown
-    ? "Probability of each class, if it were one of them"
-    : "Probability of each class";
-}
-
-/** Return why a picture is known, or unknown with a nearest class.
- *  @param {number | null} score @param {number | null} threshold
- *  @param {string | false} nearest */
-function formatReason(score, threshold, nearest) {
-  if (score === null) return "This model refuses nothing: it has no unknown score.";
-  const numbers = [score, threshold].map(formatDecimal);
-  return nearest
-    ? `None of the classes: its unknown score of ${numbers[0]} exceeds the threshold of` +
-        ` ${numbers[1]}. The nearest class is ${nearest}.`
-    : `Known: its unknown score of ${numbers[0]} does not exceed the threshold of` +
-        ` ${numbers[1]}.`;
+/** Show how unlike the classes a picture is, with the threshold in the middle.
+ *  @param {Element} gauge @param {number | null} distance */
+function fillGauge(gauge, distance) {
+  if (distance === null) return gauge.remove();
+  const percent = Math.round(50 * Math.min(2, Math.max(0, distance)));
+  const scale = find(gauge, "[role=meter]");
+  scale.style.setProperty("--share", percent / 100);
+  scale.ariaValueNow = percent;
+  scale.ariaValueText = `${percent} of 100; refused above 50`;
 }
 
 /** @param {Element} body of a table @param {[string, number][]} ranking */
@@ -97,15 +89,18 @@ function fillBars(body, ranking) {
   }
 }
 
-/** @param {Element} article @param {object} explain @param {string} label */
-function fillExplanation(article, { pixels, activation }, label) {
+/** @param {Element} article @param {object} explain @param {object} words */
+function fillExplanation(article, { pixels, activation }, { verdict, ranking }) {
   const input = find(article, ".pixels");
   drawPixels(input, pixels);
   input.ariaLabel = `Model input, ${pixels[0].length} by ${pixels.length} pixels`;
   const map = find(article, ".activation");
-  if (!activation) return map.closest("figure").remove();
-  drawActivation(map, input, activation);
-  map.ariaLabel = `Class activation of ${label}: highest ${place(activation)}`;
+  const figure = map.closest("figure");
+  if (!activation) return figure.remove();
+  drawActivation(map, input, activation, HEAT_COLORS[verdict]);
+  const [[label]] = ranking;
+  find(figure, ".subject").textContent = `What spoke for ${label}`;
+  map.ariaLabel = `What spoke for ${label}: most ${place(activation)}`;
 }
 
 /** @param {HTMLCanvasElement} canvas
@@ -118,19 +113,18 @@ function drawPixels(canvas, pixels) {
   draw(canvas, rgba, pixels[0].length);
 }
 
-/** Draw the activation over the pixels, its lowest transparent, its highest opaque.
+/** Draw the activation over the pixels, on the same scale for every picture.
  *
- *  Only differences matter: adding one number to all classes changes no probability.
- *  Opacity is their square, so that the pixels stay visible where they are small.
+ *  Transparent at 0 and below, opaque where a sample of the model is highest. Opacity is
+ *  the square of the activation, so that the pixels stay visible where it is small.
  *  @param {HTMLCanvasElement} canvas @param {HTMLCanvasElement} pixels
- *  @param {number[][]} activation */
-function drawActivation(canvas, pixels, activation) {
+ *  @param {number[][]} activation @param {number[]} color */
+function drawActivation(canvas, pixels, activation, color) {
   const values = activation.flat();
-  const lowest = Math.min(...values);
-  const range = Math.max(...values) - lowest || 1;
+  const full = Number(activationScale) || Math.max(...values, 1);
   const rgba = values.flatMap((value) => [
-    ...HEAT_COLOR,
-    Math.round(255 * MAX_OPACITY * ((value - lowest) / range) ** 2),
+    ...color,
+    Math.round(255 * MAX_OPACITY * Math.min(1, Math.max(0, value / full)) ** 2),
   ]);
   const map = document.createElement("canvas");
   draw(map, rgba, activation[0].length);
@@ -162,50 +156,6 @@ function place(activation) {
   const horizontal = ["left", "centre", "right"];
   const height = vertical[third(row, activation.length)];
   return `${height}, ${horizontal[third(column, columns)]}`;
-}
-
-// Words ----------------------------------------------------------------------
-
-/** Return one answer in words, or the number of answers of each kind.
- *  @param {HTMLElement[]} articles */
-export function summarize(articles) {
-  if (articles.length === 1) {
-    const parts = [".class", ".probability", ".reason"];
-    const [label, probability, reason] = parts.map(
-      (part) => find(articles[0], part).textContent,
-    );
-    return probability ? `${label}, ${probability}.` : `${label}. ${reason}`;
-  }
-  const verdicts = articles.map((article) => article.dataset.verdict);
-  const parts = ["known", "unknown", "refused"].flatMap((verdict) => {
-    const number = verdicts.filter((each) => each === verdict).length;
-    return number ? [`${number} ${verdict}`] : [];
-  });
-  return `${pictureCount(articles.length)}: ${parts.join(", ")}.`;
-}
-
-/** @param {number} number */
-export function pictureCount(number) {
-  return number === 1 ? "1 picture" : `${number} pictures`;
-}
-
-/** @param {string} text */
-function toSentence(text) {
-  return text[0].toUpperCase() + text.slice(1).replace(/\.?$/, ".");
-}
-
-/** Format a probability; never as certain: 0 and 100 % are not shown.
- *  @param {number} probability */
-function formatPercent(probability) {
-  const unit = `${NARROW_SPACE}%`;
-  if (probability < 0.0005) return `<${NARROW_SPACE}0.1${unit}`;
-  if (probability >= 0.9995) return `>${NARROW_SPACE}99.9${unit}`;
-  return (100 * probability).toFixed(1) + unit;
-}
-
-/** @param {number} value */
-function formatDecimal(value) {
-  return value.toFixed(2).replace("-", MINUS);
 }
 
 /** @param {Element} root @param {string} selector @returns {HTMLElement} */

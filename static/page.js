@@ -1,26 +1,34 @@
 /*
  * The page at /: accepts pictures by file, camera, drop, paste or sample, sends them to
- * /predict in one request, and shows the answers, which answer.js renders. The API key
- * is kept here too, if the service needs one.
+ * /predict a few at a time, and shows the answers as they arrive: one as answer.js
+ * renders it, several as the rows of list.js. The API key is kept here too, if the
+ * service needs one.
  */
 
-import { createArticle, pictureCount, summarize } from "./answer.js";
+import { createArticle } from "./answer.js";
+import { AnswerList } from "./list.js";
+import { reduce } from "./reduce.js";
+import { judge, pictureCount, summarize } from "./verdict.js";
 
 const MEGABYTE = 1024 ** 2;
-const BASE64_RATIO = 4 / 3; // length of base64 to length of the file
+const PART = 4; // pictures of one request, so that answers appear soon
+const FORM_BYTES = 1024; // of a form for each picture, beside the picture
+const QUIET_MS = 400; // most answers arrive sooner, and a text that flashes up distracts
 const STORED_KEY = "api-key"; // in sessionStorage
-const NO_ANSWER =
-  "No answer from the service. Check the connection and choose the picture again.";
+const NO_KEY = "This service needs a key.";
+const WRONG_KEY = "This key is wrong.";
+const NO_ANSWER = "No answer from the service: check the connection.";
 
-const ids = ["choose", "key", "status", "cancel", "answers", "model"];
-const [chooseForm, keyForm, status, cancelButton, answers, modelName] = ids.map((id) =>
-  document.getElementById(id),
-);
+const ids = ["choose", "key", "status", "cancel", "retry", "answers", "model"];
+const [chooseForm, keyForm, status, cancelButton, retryButton, answers, modelName] =
+  ids.map((id) => document.getElementById(id));
+const { maxPictures, maxBytes, maxExplained } = chooseForm.dataset;
 
 let controller = new AbortController(); // of the current request
-let lastPictures = []; // to send again with a key
+let batch = null; // the pictures chosen last, and their answers so far
 let previewUrls = []; // to revoke
 let key = loadKey();
+let statusTimer;
 
 /** An error with a message for people; `code` is that of the service's problem. */
 class PageError extends Error {
@@ -35,28 +43,29 @@ class PageError extends Error {
 
 /** Classify pictures and show the answers; a new choice replaces the current one.
  *  @param {File[]} pictures */
-async function classify(pictures) {
+function classify(pictures) {
+  batch = { pictures, answers: [], list: null };
+  answers.classList.add("stale");
+  return proceed();
+}
+
+/** Classify those pictures of the batch that have no answer yet. */
+async function proceed() {
   const signal = startRequest();
-  lastPictures = pictures;
-  if (keyForm.contains(document.activeElement)) chooseForm.elements[0].focus();
-  keyForm.hidden = true;
+  const { pictures, answers: answered } = batch;
   setBusy(true);
-  setStatus(`Classifying ${pictureCount(pictures.length)} \u2026`);
+  setStatus(`Classifying ${pictureCount(pictures.length)} \u2026`, "", QUIET_MS);
   try {
-    checkLimits(pictures);
-    const step = Number(chooseForm.dataset.maxExplained);
-    const articles = [];
-    const urls = [];
-    for (let start = 0; start < pictures.length; start += step) {
-      const part = pictures.slice(start, start + step);
-      const { predictions, model } = await send(part, signal);
-      modelName.textContent = `${model.name} ${model.version}`;
-      predictions.forEach((prediction, index) => {
-        urls.push(URL.createObjectURL(part[index]));
-        articles.push(createArticle(prediction, part[index].name, urls.at(-1)));
-      });
+    checkCount(pictures.length);
+    if (keyForm.dataset.needsKey && !key) throw new PageError(NO_KEY, "unauthorized");
+    while (answered.length < pictures.length) {
+      const part = await readPart(pictures.slice(answered.length));
+      if (signal.aborted) return;
+      showAnswers(await send(part, signal));
+      const progress = `${answered.length} of ${pictures.length}`;
+      setStatus(`Classified ${progress} \u2026`, "", answered[4] ? 0 : QUIET_MS);
     }
-    showAnswers(articles, urls);
+    showSummary();
   } catch (error) {
     if (!signal.aborted) showError(error); // else a later request sets the status
   } finally {
@@ -72,101 +81,120 @@ function startRequest() {
   return controller.signal;
 }
 
-/** Send pictures in one request; return the answer to a batch.
- *  @param {File[]} pictures @param {AbortSignal} signal */
-async function send(pictures, signal) {
-  const body = await toBody(pictures);
-  const headers = key ? { "X-API-Key": key } : {};
-  let response, answer;
-  try {
-    const options = { method: "POST", body, headers, signal };
-    response = await fetch(chooseForm.action, options);
-    answer = await response.json();
-  } catch {
-    throw new PageError(NO_ANSWER);
-  }
-  if (response.ok) return answer;
-  throw new PageError(`${answer.title}: ${answer.detail}`, answer.code);
+/** @param {number} count */
+function checkCount(count) {
+  if (count <= maxPictures) return;
+  const message = `At most ${maxPictures} pictures at once; these are ${count}.`;
+  throw new PageError(message, "too_large");
 }
 
-/** Throw what the service would answer anyway, before minutes of sending.
- *  @param {File[]} pictures */
-function checkLimits(pictures) {
-  const { maxPictures, maxBytes } = chooseForm.dataset;
-  const count = pictures.length;
-  if (count > maxPictures) {
-    throw new PageError(`At most ${maxPictures} pictures at once; these are ${count}.`);
+/** Return as many pictures as go into one request, ready to be sent.
+ *  @param {File[]} pictures @returns {Promise<{name: string, blob: Blob}[]>} */
+async function readPart(pictures) {
+  const part = [];
+  let bytes = 0;
+  for (const picture of pictures.slice(0, Math.min(PART, maxExplained))) {
+    const one = await read(picture);
+    bytes += one.error ? 0 : one.blob.size + FORM_BYTES;
+    if (part.length && bytes > maxBytes) break;
+    part.push(one);
   }
-  const limit = count > 1 ? maxBytes : maxBytes / BASE64_RATIO;
-  const bytes = pictures.reduce((sum, picture) => sum + picture.size, 0);
-  if (bytes > limit) {
-    const [sent, most] = [Math.ceil(bytes / MEGABYTE), Math.floor(limit / MEGABYTE)];
-    throw new PageError(`At most ${most} MB at once; these pictures are ${sent} MB.`);
-  }
+  return part;
 }
 
-/** Return the body of a request: a form, or for one picture a batch of one in JSON.
- *
- *  A single picture in a form that is none of the classes would be a failed request,
- *  which browsers log as an error of the page.
- *  @param {File[]} pictures @returns {Promise<FormData | Blob>} */
-async function toBody(pictures) {
-  if (pictures.length === 1) {
-    const body = JSON.stringify({ images: [await toBase64(pictures[0])] });
-    return new Blob([body], { type: "application/json" });
+/** Return a picture as it is sent, or with the reason why it cannot be.
+ *  @param {File} picture */
+async function read(picture) {
+  const { name } = picture;
+  const fail = (detail, code) => ({ name, blob: picture, error: { detail, code } });
+  const isReadable = picture.slice(0, 1).arrayBuffer();
+  if (!(await isReadable.catch(() => null))) {
+    return fail("the browser cannot read this file", "broken_image");
   }
+  const blob = await reduce(picture);
+  if (blob.size + FORM_BYTES <= maxBytes) return { name, blob };
+  const megabytes = Math.ceil(blob.size / MEGABYTE);
+  const most = Math.floor(maxBytes / MEGABYTE);
+  return fail(`the file has ${megabytes} MB, at most ${most} can be sent`, "too_large");
+}
+
+/** Classify pictures in one request; return an answer for each.
+ *  @param {object[]} part from `readPart` @param {AbortSignal} signal */
+async function send(part, signal) {
   const form = new FormData();
-  for (const picture of pictures) {
-    await picture.slice(0, 1).arrayBuffer().catch(() => throwUnreadable(picture));
-    form.append("image", picture);
-  }
-  return form;
+  const sent = part.filter(({ error }) => !error);
+  for (const { name, blob } of sent) form.append("image", blob, name);
+  const { predictions, model } = sent.length
+    ? await request(form, signal)
+    : { predictions: [] };
+  if (model) modelName.textContent = `${model.name} ${model.version}`;
+  return part.map(({ name, blob, error }) => {
+    const prediction = error ? { error } : predictions.shift();
+    const url = URL.createObjectURL(blob);
+    return { name, url, prediction, model, words: judge(prediction) };
+  });
 }
 
-/** @param {File} picture @returns {Promise<string>} */
-function toBase64(picture) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result.split(",")[1] ?? "");
-    reader.onerror = () => reject(reader.error);
-    reader.readAsDataURL(picture);
-  }).catch(() => throwUnreadable(picture));
-}
-
-/** @param {File} picture */
-function throwUnreadable(picture) {
-  throw new PageError(`${picture.name} cannot be read.`);
+/** @param {FormData} body @param {AbortSignal} signal */
+async function request(body, signal) {
+  const headers = key ? { "X-API-Key": key } : {};
+  const options = { method: "POST", body, headers, signal };
+  const response = await fetch(chooseForm.action, options).catch(() => null);
+  const answer = await response?.json().catch(() => null);
+  if (response?.ok && answer) return answer;
+  if (response?.status === 401) throw new PageError(key ? WRONG_KEY : NO_KEY, "unauthorized");
+  if (answer?.title) throw new PageError(`${answer.title}: ${answer.detail}`, answer.code);
+  throw new PageError(response ? `The service answered ${response.status}.` : NO_ANSWER);
 }
 
 // Show -----------------------------------------------------------------------
 
-/** Show the answers, in the order of the pictures, and their previews' addresses.
- *  @param {HTMLElement[]} articles @param {string[]} urls */
-function showAnswers(articles, urls) {
-  previewUrls.forEach((url) => URL.revokeObjectURL(url));
-  previewUrls = urls;
-  answers.replaceChildren(...articles);
-  setStatus(summarize(articles), articles.length === 1 ? "visually-hidden" : "");
-  articles[0].scrollIntoView({ block: "nearest" });
+/** Show the next answers of the batch; the first replace those of an earlier one.
+ *  @param {object[]} next */
+function showAnswers(next) {
+  const isFirst = !batch.answers.length;
+  batch.answers.push(...next);
+  if (isFirst) {
+    previewUrls.splice(0).forEach((url) => URL.revokeObjectURL(url));
+    batch.list = batch.pictures.length > 1 ? new AnswerList() : null;
+    answers.replaceChildren(batch.list?.element ?? createArticle(next[0]));
+    answers.firstElementChild.scrollIntoView({ block: "nearest" });
+    answers.classList.remove("stale");
+  }
+  previewUrls.push(...next.map(({ url }) => url));
+  batch.list?.append(next);
 }
 
-/** Show why there is no answer, and the field for a key if that is the reason.
+/** Announce what has come out. */
+function showSummary() {
+  const words = batch.answers.map((answer) => answer.words);
+  setStatus(summarize(words), words.length === 1 ? "visually-hidden" : "");
+}
+
+/** Show why there is no answer; keep the answers that there are.
  *  @param {Error} error */
 function showError(error) {
-  answers.replaceChildren();
+  answers.classList.remove("stale");
+  const [done, count] = [batch.answers.length, batch.pictures.length];
+  const progress = done ? ` ${done} of ${count} pictures are answered.` : "";
   if (!(error instanceof PageError)) {
     setStatus("This page failed. Reload it and choose the picture again.", "error");
     throw error; // to the console
   }
-  setStatus(error.message.replace(/\.?$/, "."), "error");
-  if (error.code !== "unauthorized") return;
-  keyForm.hidden = false;
-  keyForm.elements[0].select();
+  setStatus(error.message.replace(/\.?$/, ".") + progress, "error");
+  if (error.code === "unauthorized") return showKeyForm();
+  retryButton.hidden = error.code === "too_large";
 }
 
-/** Announce a text; show it unless it is "visually-hidden".
- *  @param {string} text @param {"" | "error" | "visually-hidden"} className */
-function setStatus(text, className = "") {
+/** Announce a text, after a while; show it unless it is "visually-hidden".
+ *  @param {string} text @param {"" | "error" | "visually-hidden"} className
+ *  @param {number} delay milliseconds */
+function setStatus(text, className = "", delay = 0) {
+  clearTimeout(statusTimer);
+  if (delay) {
+    statusTimer = setTimeout(() => setStatus(text, className), delay);
+    return;
+  }
   status.textContent = text;
   status.className = className;
 }
@@ -174,9 +202,12 @@ function setStatus(text, className = "") {
 /** @param {boolean} isBusy */
 function setBusy(isBusy) {
   answers.ariaBusy = isBusy;
-  const hasFocus = document.activeElement === cancelButton;
-  if (!isBusy && hasFocus) chooseForm.elements[0].focus();
+  const hasFocus = [cancelButton, retryButton].includes(document.activeElement);
+  if (hasFocus) chooseForm.elements[0].focus();
   cancelButton.hidden = !isBusy;
+  if (!isBusy) return;
+  retryButton.hidden = true;
+  setStatus("");
 }
 
 // Key ------------------------------------------------------------------------
@@ -190,12 +221,34 @@ function loadKey() {
   }
 }
 
-keyForm.addEventListener("submit", (event) => {
+/** Ask for the key. */
+function showKeyForm() {
+  keyForm.hidden = false;
+  keyForm.elements[0].select();
+}
+
+/** Keep a key that the service accepts, and send what has waited for it.
+ *  @param {SubmitEvent} event */
+async function tryKey(event) {
   event.preventDefault();
-  key = keyForm.elements[0].value;
-  classify(lastPictures);
+  const value = keyForm.elements[0].value;
+  const options = { headers: { "X-API-Key": value }, signal: startRequest() };
+  const response = await fetch(keyForm.action, options).catch(() => null);
+  if (options.signal.aborted) return;
+  if (!response?.ok) {
+    setStatus(response?.status === 401 ? WRONG_KEY : NO_ANSWER, "error");
+    return showKeyForm();
+  }
+  key = value;
+  keyForm.hidden = true;
+  chooseForm.elements[0].focus();
+  setStatus("The key is right.");
+  if (batch && batch.answers.length < batch.pictures.length) proceed();
   sessionStorage.setItem(STORED_KEY, key); // until the tab is closed
-});
+}
+
+keyForm.addEventListener("submit", tryKey);
+if (keyForm.dataset.needsKey && !key) showKeyForm();
 
 // Inputs ---------------------------------------------------------------------
 
@@ -214,19 +267,16 @@ for (const button of document.querySelectorAll("#samples button")) {
 /** @param {HTMLButtonElement} button around the picture */
 async function classifySample(button) {
   const signal = startRequest();
-  const url = button.firstElementChild.src;
-  const response = await fetch(url, { signal }).catch(() => null);
+  const response = await fetch(button.firstElementChild.src, { signal }).catch(() => null);
   const picture = await response?.blob().catch(() => null);
   if (signal.aborted) return; // a later request has started
-  setBusy(false); // of the aborted request
-  if (!response?.ok || !picture) return showError(new PageError(NO_ANSWER));
-  classify([new File([picture], button.title)]);
+  if (picture) classify([new File([picture], button.title)]);
+  else setStatus(NO_ANSWER, "error");
 }
 
 document.addEventListener("paste", (event) => {
   const pictures = [...event.clipboardData.files];
   if (pictures.length) classify(pictures);
-  else if (!keyForm.contains(event.target)) setStatus("No picture to paste.", "error");
 });
 
 document.addEventListener("dragover", (event) => {
@@ -249,13 +299,21 @@ document.addEventListener("drop", (event) => {
   else setStatus(items.length ? "This is a folder." : "No picture to drop.", "error");
 });
 
-/** Abort the current request. */
+/** Abort the current request; the answers that there are stay. */
 function cancel() {
   if (cancelButton.hidden) return;
   controller.abort();
+  answers.classList.remove("stale");
   setBusy(false);
   setStatus("Cancelled.");
+  retryButton.hidden = false;
 }
 
 cancelButton.addEventListener("click", cancel);
+retryButton.addEventListener("click", proceed);
 document.addEventListener("keydown", (event) => event.key === "Escape" && cancel());
+
+/** Print the numbers of the answers that are open. */
+window.addEventListener("beforeprint", () => {
+  document.querySelectorAll(".numbers").forEach((each) => (each.open = true));
+});
