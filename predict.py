@@ -30,7 +30,7 @@ from service import observe, settings, v2
 from service.answers import JSON, to_document
 from service.batching import wait_for
 from service.core import Call, Reply, Service
-from service.openapi import VERSION, openapi
+from service.openapi import OPEN_ENDPOINTS, VERSION, openapi
 from service.problems import (
     MAX_PICTURES,
     NOT_FOUND,
@@ -57,9 +57,6 @@ PAGE_HEADERS = {  # it has scripts and styles, all of them its own
     "Cache-Control": "no-cache",
 }
 PAGE_CLASSES, PAGE_SAMPLES = 20, 12  # that the page shows at most
-# for which nobody needs a key
-OPEN_ENDPOINTS = {"page", "ping", "static", "v2.live", "v2.ready", "v2.model_ready"}
-OPEN_ENDPOINTS |= {"openapi.docs", "openapi.asset", "openapi.document"}
 KEPT_HEADERS = {"Allow", "Content-Range"}  # of what Flask raises
 
 

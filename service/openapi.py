@@ -6,7 +6,6 @@ flask-openapi3-swagger, so that it works offline.
 """
 
 import json
-import math
 from base64 import b64encode
 from functools import cache
 from importlib.util import find_spec
@@ -19,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from werkzeug.routing import Rule
 
-from model.classifier import Classifier
+from model.classifier import Classifier, generated_picture
 from service import schemas
 from service.answers import JSON, PROBLEM, Json
 from service.problems import PROBLEMS, to_problem
@@ -58,6 +57,7 @@ class Operation(NamedTuple):
     answer: Json  # content of status 200, by media type
     body: Json | None = None  # content of a request, by media type
     codes: tuple[str, ...] = ()  # of errors beside the common ones
+    is_open: bool = False  # nobody needs a key
 
 
 def content(*messages: type[BaseModel], media: str = JSON) -> Json:
@@ -75,9 +75,9 @@ FILES = {
     "items": {"type": "string", "format": "binary"},
 }
 FORM = {"type": "object", "properties": {"image": FILES}}
-PICTURES = (  # the form first: it has a button to choose a file
-    {"multipart/form-data": {"schema": FORM}}
-    | content(schemas.ImageRequest, schemas.ImagesRequest, schemas.PixelsRequest)
+PICTURES = (  # JSON first: its examples work as they stand
+    content(schemas.ImageRequest, schemas.ImagesRequest, schemas.PixelsRequest)
+    | {"multipart/form-data": {"schema": FORM}}
     | BINARY
 )
 SWITCHES = [
@@ -104,31 +104,35 @@ ERRORS: dict[str, type[BaseModel]] = {
     "seldon": schemas.SeldonError,
 }
 SELDON = content(schemas.SeldonMessage)
-OPERATIONS = {  # by endpoint
-    "page": Operation("service", HTML),
-    "ping": Operation("service", TEXT),
-    "metrics": Operation("service", TEXT),
-    "openapi.document": Operation("service", {JSON: {"schema": {"type": "object"}}}),
-    "openapi.docs": Operation("service", HTML),
+OPERATIONS = {  # by endpoint, in the order of the document
     "predict": Operation(
         "predict",
         content(schemas.Answer, schemas.Batch),
         PICTURES,
         (*IMAGE, "unknown_class"),
     ),
-    "v2.live": Operation("v2", content(schemas.ServerLive)),
-    "v2.ready": Operation("v2", content(schemas.ServerReady)),
-    "v2.server_metadata": Operation("v2", content(schemas.ServerMetadata)),
-    "v2.model_metadata": Operation("v2", content(schemas.ModelMetadata)),
-    "v2.model_ready": Operation("v2", content(schemas.ModelReady)),
     "v2.infer": Operation(
         "v2",
         content(schemas.InferenceResponse) | BINARY,
         content(schemas.InferenceRequest) | BINARY,
         IMAGE,
     ),
+    "v2.model_metadata": Operation("v2", content(schemas.ModelMetadata)),
+    "v2.model_ready": Operation("v2", content(schemas.ModelReady), is_open=True),
+    "v2.server_metadata": Operation("v2", content(schemas.ServerMetadata)),
+    "v2.live": Operation("v2", content(schemas.ServerLive), is_open=True),
+    "v2.ready": Operation("v2", content(schemas.ServerReady), is_open=True),
     "seldon.seldon_predictions": Operation("seldon", SELDON, SELDON, TRANSFER),
+    "page": Operation("service", HTML, is_open=True),
+    "ping": Operation("service", TEXT, is_open=True),
+    "metrics": Operation("service", TEXT),
+    "openapi.document": Operation(
+        "service", {JSON: {"schema": {"type": "object"}}}, is_open=True
+    ),
+    "openapi.docs": Operation("service", HTML, is_open=True),
 }
+OPEN_ENDPOINTS = {name for name, operation in OPERATIONS.items() if operation.is_open}
+OPEN_ENDPOINTS |= {"static", "openapi.asset"}
 
 openapi = Blueprint("openapi", __name__)
 
@@ -170,8 +174,8 @@ def to_text() -> str:
 def describe(model: Classifier) -> Json:
     """Return the OpenAPI document of the app's routes and the model it serves."""
     paths: dict[str, Json] = {}
-    for rule in current_app.url_map.iter_rules():
-        if rule.endpoint in OPERATIONS:  # else it serves files
+    for endpoint in OPERATIONS:  # the others serve files
+        for rule in current_app.url_map.iter_rules(endpoint):
             path = rule.rule.replace("<", "{").replace(">", "}")
             method = "post" if "POST" in (rule.methods or ()) else "get"
             paths.setdefault(path, {})[method] = describe_route(rule, model)
@@ -191,8 +195,8 @@ def describe(model: Classifier) -> Json:
             "description": about,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/"}],
-        "paths": dict(sorted(paths.items())),
+        "servers": [{"url": "."}],  # where the document is
+        "paths": paths,
         "components": {"schemas": messages(model), "securitySchemes": SECURITY},
         "security": [{}, {"key": []}, {"bearer": []}],
     }
@@ -209,22 +213,38 @@ def describe_route(rule: Rule, model: Classifier) -> Json:
             "name": name,
             "in": "path",
             "required": True,
-            "schema": {"type": "string", "enum": [getattr(model, name)]},
+            "schema": {
+                "type": "string",
+                "enum": [getattr(model, name)],
+                "default": getattr(model, name),
+            },
         }
         for name in names
     ]
     described: Json = {
         "operationId": "_".join([rule.endpoint.replace(".", "_"), *names[1:]]),
         "tags": [operation.tag],
-        "summary": summary,
+        "summary": summary.replace("`", ""),
         "description": description,
         "parameters": SWITCHES if operation.tag == "predict" else parameters,
         "responses": {"200": {"description": "OK", "content": operation.answer}}
         | errors(operation),
     }
     if operation.body:
-        described["requestBody"] = {"required": True, "content": operation.body}
+        body = with_examples(operation.body, model)
+        described["requestBody"] = {"required": True, "content": body}
+    if operation.is_open:
+        described["security"] = []
     return described
+
+
+def with_examples(body: Json, model: Classifier) -> Json:
+    """Return the content of a request with an example of each message in JSON."""
+    schema, known = body[JSON]["schema"], examples(model)
+    links = [link["$ref"] for link in schema.get("anyOf", [schema])]
+    names = [link.rpartition("/")[2] for link in links]
+    found = {name: {"value": known[name]} for name in names if name in known}
+    return {**body, JSON: {"schema": schema, "examples": found}}
 
 
 def errors(operation: Operation) -> Json:
@@ -270,7 +290,8 @@ def messages(model: Classifier) -> Json:
 def examples(model: Classifier) -> dict[str, Json]:
     """Return examples of messages, by name, with the facts of the model."""
     label, threshold = model.classes[0], model.unknown_threshold
-    image = b64encode(model.samples[0].picture if model.samples else b"").decode()
+    picture = model.samples[0].picture if model.samples else generated_picture()
+    image, numbers = b64encode(picture).decode(), model.to_pixels(picture)
     names = {"name": model.name, "version": model.version}
     prediction = {
         "class": label,
@@ -283,11 +304,13 @@ def examples(model: Classifier) -> dict[str, Json]:
     one = {"datatype": "BYTES", "shape": [1]}
     return {
         "ImageRequest": {"image": image},
+        "ImagesRequest": {"images": [image, image]},
+        "PixelsRequest": {"pixels": numbers.tolist()},
         "Model": names,
         "Prediction": prediction,
         "Answer": prediction | {"model": names},
         "InferenceRequest": {"inputs": [one | {"name": "image", "data": [image]}]},
         "OutputTensor": one | {"name": "label", "data": [label]},
         "TensorMetadata": pixels,
-        "SeldonMessage": {"data": {"ndarray": [[0] * math.prod(model.input_shape)]}},
+        "SeldonMessage": {"data": {"ndarray": [numbers.ravel().tolist()]}},
     }

@@ -16,6 +16,7 @@ from service import schemas
 from service.problems import PROBLEMS
 
 FILES = {"static", "openapi.asset"}
+OPEN = {"/", "/ping", "/docs", "/openapi.json", "/v2/health/live"}
 
 
 @pytest.fixture
@@ -69,6 +70,37 @@ def test_every_example_is_valid(document: dict[str, Any]) -> None:
     for name, described in document["components"]["schemas"].items():
         for example in described.get("examples", []):
             getattr(schemas, name).model_validate(example)
+
+
+def test_every_example_of_a_request_works_as_it_stands(
+    client: FlaskClient, document: dict[str, Any]
+) -> None:
+    count = 0
+    for path, methods in document["paths"].items():
+        for method in methods.values():
+            names = {
+                p["name"]: p["schema"].get("default") for p in method["parameters"]
+            }
+            body = method.get("requestBody", {"content": {}})["content"]
+            for example in (
+                body.get("application/json", {}).get("examples", {}).values()
+            ):
+                address = path.format(**names)
+                answer = client.post(address, json=example["value"])
+                assert answer.status_code == 200, answer.get_data(as_text=True)
+                count += 1
+    assert count == 6
+
+
+def test_predict_is_first_and_open_routes_have_no_padlock(
+    document: dict[str, Any],
+) -> None:
+    assert next(iter(document["paths"])) == "/predict"
+    for path, methods in document["paths"].items():
+        for method in methods.values():
+            is_open = path in OPEN or path.endswith("/ready")
+            assert ("security" in method) == is_open
+            assert "`" not in method["summary"]
 
 
 def test_answers_are_as_described(client: FlaskClient, boot: bytes) -> None:

@@ -24,7 +24,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 import predict
 
@@ -429,6 +429,7 @@ def test_a_key_is_asked_for_and_kept(chromium: Chrome, tmp_path: Path) -> None:
         assert text_of(choose(chromium, CAT)[0], ".class") == "Refused"
     chromium.execute_script("sessionStorage.clear()")
     log(chromium, "browser")  # of the wrong key, by the browser itself
+    requested(chromium)
 
 
 SLOW_SAMPLE = """
@@ -557,6 +558,8 @@ def test_the_docs_send_a_file_and_show_the_answer(
     route = "#operations-predict-predict"
     wait.until(lambda _: find(By.CSS_SELECTOR, f"{route} .opblock-summary")).click()
     wait.until(lambda _: find(By.CSS_SELECTOR, f"{route} .try-out__btn")).click()
+    media = find(By.CSS_SELECTOR, f"{route} .body-param-content-type select")
+    Select(media).select_by_value("multipart/form-data")
     button = ".json-schema-form-item-add"
     wait.until(lambda _: find(By.CSS_SELECTOR, f"{route} {button}")).click()
     field = f"{route} input[type=file]"
