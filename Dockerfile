@@ -30,7 +30,7 @@ LABEL org.opencontainers.image.title="fashion" \
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 WORKDIR /app
-# gunicorn listens on all addresses, on port PORT
+# gunicorn listens on all addresses of IPv4 and IPv6, on port PORT
 ENV PATH=/opt/venv/bin:$PATH PORT=9696
 EXPOSE 9696
 USER 10001:10001

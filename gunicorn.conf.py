@@ -24,6 +24,7 @@ from model import artifact, store
 from model.classifier import Classifier
 from service import settings
 from service.settings import usable_cores
+MAX_PORT = 65535
 from service.worker import Worker
 
 TRIAL_SECONDS = 15  # to run a model once, after its download
@@ -31,6 +32,10 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 METRICS = "PROMETHEUS_MULTIPROC_DIR"  # where workers count together
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 
+if "PORT" in os.environ:
+    bind = settings.addresses(os.environ["PORT"])
+proxies = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1")  # gunicorn's default
+forwarded_allow_ips = settings.with_mapped(proxies)
 
 worker_class = Worker
 asgi_lifespan = "off"  # Flask has no use for it
@@ -45,6 +50,9 @@ if Path("/dev/shm").is_dir():  # noqa: S108 - in memory: a busy disk fakes a dea
     worker_tmp_dir = "/dev/shm"  # noqa: S108
 
 
+    for address in server.cfg.address:
+        if isinstance(address, tuple) and address[1] not in range(MAX_PORT + 1):
+            sys.exit(f"gunicorn: {address[1]} is not a port, 0 to {MAX_PORT}")
 def on_starting(server: Arbiter) -> None:
     """Stop the start if there is no model that works, or no worker."""
     if not server.num_workers:

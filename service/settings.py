@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import re
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -124,6 +125,27 @@ def usable_cores() -> int:
     affinity = getattr(os, "sched_getaffinity", None)  # Linux
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, int(min(cores, quota(CGROUP))))
+
+
+def addresses(port: str) -> list[str]:
+    """Return where to listen to be reached by IPv6 and IPv4, or IPv4 if alone."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::", 0))
+            is_ipv6_only = probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    except OSError:
+        return [f"0.0.0.0:{port}"]
+    return [f"[::]:{port}", f"0.0.0.0:{port}"] if is_ipv6_only else [f"[::]:{port}"]
+
+
+def with_mapped(networks: str) -> str:
+    """Return networks, those of IPv4 also as an IPv6 socket names their addresses."""
+    names = [name.strip() for name in networks.split(",")]
+    for name in names.copy():
+        address, _, bits = name.partition("/")
+        if "." in address and ":" not in address and (bits or "32").isdecimal():
+            names.append(f"::ffff:{address}/{96 + int(bits or 32)}")
+    return ",".join(names)
 
 
 def quota(cgroup: Path) -> float:

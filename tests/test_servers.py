@@ -22,8 +22,10 @@ from conftest import (
     Samples,
     Server,
     connect,
+    free_port,
     post,
     read_one,
+    running,
     serve,
     wait_until_accepted,
 )
@@ -33,6 +35,7 @@ from test_images import png_header
 from bench.service import children_of
 from model import artifact
 from model.classifier import Classifier
+from service import settings
 
 
 def test_ping(server: Server) -> None:
@@ -130,6 +133,19 @@ def test_an_empty_setting_stops_the_start_with_one_line(command: list[str]) -> N
 
 def test_no_workers_stop_the_start_with_one_line() -> None:
     assert "0 workers" in fail_to_start(GUNICORN, WEB_CONCURRENCY="0").stderr
+
+
+def test_a_port_that_is_none_stops_the_start_with_one_line() -> None:
+    command = ["gunicorn", "predict:app"]
+    assert "99999 is not a port" in fail_to_start(command, PORT="99999").stderr
+
+
+@pytest.mark.skipif(len(settings.addresses("0")[0]) > 6, reason="no IPv6")
+def test_port_is_reached_by_ipv4_and_ipv6(tmp_path: Path) -> None:
+    command, port = [sys.executable, "-m", "gunicorn", "predict:app"], free_port()
+    with running(command, port, tmp_path / "log", {"PORT": str(port)}):
+        for host in ("127.0.0.1", "[::1]"):
+            assert requests.get(f"http://{host}:{port}/ping", timeout=5).ok
 
 
 @pytest.mark.parametrize(
