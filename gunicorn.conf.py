@@ -6,14 +6,11 @@ The master reads and tries the model before it forks, and again on SIGHUP. The
 application itself is never preloaded: each worker builds its own network.
 """
 
-import atexit
 import ctypes
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -22,24 +19,23 @@ from gunicorn.arbiter import Arbiter
 
 from model import artifact, store
 from model.classifier import Classifier
-from service import settings
+from service import counting, settings
 from service.settings import usable_cores
-MAX_PORT = 65535
 from service.worker import Worker
 
 TRIAL_SECONDS = 15  # to run a model once, after its download
+MAX_PORT = 65535
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-METRICS = "PROMETHEUS_MULTIPROC_DIR"  # where workers count together
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 
-if "PORT" in os.environ:
-    bind = settings.addresses(os.environ["PORT"])
-proxies = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1")  # gunicorn's default
-forwarded_allow_ips = settings.with_mapped(proxies)
 
 worker_class = Worker
 asgi_lifespan = "off"  # Flask has no use for it
 asgi_loop = "uvloop"
+if "PORT" in os.environ:
+    bind = settings.addresses(os.environ["PORT"])
+proxies = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1")  # gunicorn's default
+forwarded_allow_ips = settings.with_mapped(proxies)
 if "WEB_CONCURRENCY" not in os.environ:
     workers = usable_cores()
 worker_connections = 900  # of a worker, below the usual limit of 1,024 open files
@@ -50,13 +46,13 @@ if Path("/dev/shm").is_dir():  # noqa: S108 - in memory: a busy disk fakes a dea
     worker_tmp_dir = "/dev/shm"  # noqa: S108
 
 
-    for address in server.cfg.address:
-        if isinstance(address, tuple) and address[1] not in range(MAX_PORT + 1):
-            sys.exit(f"gunicorn: {address[1]} is not a port, 0 to {MAX_PORT}")
 def on_starting(server: Arbiter) -> None:
     """Stop the start if there is no model that works, or no worker."""
     if not server.num_workers:
         sys.exit("gunicorn: 0 workers would answer nobody")
+    for address in server.cfg.address:
+        if isinstance(address, tuple) and address[1] not in range(MAX_PORT + 1):
+            sys.exit(f"gunicorn: {address[1]} is not a port, 0 to {MAX_PORT}")
     return_memory()
     signal.signal(signal.SIGHUP, server.signal)  # handled after the start
     try:
@@ -65,22 +61,17 @@ def on_starting(server: Arbiter) -> None:
         sys.exit(f"gunicorn: {error}")
     except KeyboardInterrupt:
         sys.exit("gunicorn: stopped while it read the model")
-    os.environ[METRICS] = tempfile.mkdtemp(prefix="classifier-metrics-")
-    atexit.register(remove_metrics, os.environ[METRICS], os.getpid())
+    counting.share(server.num_workers)
+
+
+def pre_fork(server: object, worker: Worker) -> None:
+    """Give a worker memory to count in."""
+    worker.slot = counting.take()
 
 
 def child_exit(server: object, worker: Worker) -> None:
-    """Forget the gauges of a dead worker, and keep what it counted."""
-    # at the top it would be imported before the folder is known, and count apart
-    from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415
-
-    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
-
-
-def remove_metrics(folder: str, master: int) -> None:
-    """Remove the folder when the master exits, however early; workers exit as well."""
-    if os.getpid() == master:
-        shutil.rmtree(folder, ignore_errors=True)
+    """Keep what an ended worker counted, and forget its gauges."""
+    counting.fold(worker.slot)
 
 
 def on_reload(server: Arbiter) -> None:

@@ -9,9 +9,9 @@ their SHA-256 and size, never by their pixels.
 
 import hashlib
 import os
-import struct
+import re
+import socket
 import sys
-import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
@@ -24,23 +24,21 @@ from typing import Any
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     REGISTRY,
-    CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
     generate_latest,
 )
-from prometheus_client.multiprocess import MultiProcessCollector
 from pydantic_core import to_json
 
 from model.classifier import Prediction
 from model.images import ImageError, Pixels
 
+from service import counting
 Json = dict[str, Any]
 
 RECORD_BYTES = 10_000_000  # of a file of predictions, then the next is begun
 RECORD_FILES = 10  # kept of each process, the newest ones
-PAUSES = (0.01, 0.03, 0.1, 0.3)  # seconds, for a worker that starts to get ready
 
 REQUESTS = Counter(
     "classifier_requests", "Answers, by route and status.", ["route", "status"]
@@ -137,15 +135,7 @@ def now() -> str:
 
 def exposition() -> tuple[bytes, str]:
     """Return the metrics of all workers in Prometheus's format, and its media type."""
-    registry = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    for pause in PAUSES:
-        try:
-            return generate_latest(registry), CONTENT_TYPE_LATEST
-        except struct.error:  # a new worker has made its file and not yet filled it
-            time.sleep(pause)
+    registry = counting.registry() if counting.regions else REGISTRY
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 

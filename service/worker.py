@@ -118,6 +118,7 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
     """The worker: Flask wrapped by the ASGI front."""
 
     max_requests: int
+    slot: int  # of its metrics
     serving: "asyncio.Task[Any]"
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
