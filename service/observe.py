@@ -16,8 +16,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
-from logging import DEBUG, ERROR, INFO, WARNING, getLevelName, makeLogRecord
-from logging.handlers import RotatingFileHandler
+from io import TextIOWrapper
+from logging import DEBUG, ERROR, INFO, WARNING, LogRecord, getLevelName, makeLogRecord
+from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ from pydantic_core import to_json
 
 from model.classifier import Prediction
 from model.images import ImageError, Pixels
-
 from service import counting
+
 Json = dict[str, Any]
 
 RECORD_BYTES = 10_000_000  # of a file of predictions, then the next is begun
@@ -69,22 +70,42 @@ MODEL = Gauge(
 )
 
 
-class Record(RotatingFileHandler):
-    """Predictions kept in files, one set of files a process, the oldest deleted."""
+class Record(WatchedFileHandler):
+    """Predictions kept in files, one set of files a process, the oldest deleted.
+
+    If a file was moved or deleted, the next line begins a new one of the same name.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Keep files in `folder`, the first of them when there is a line to write."""
-        super().__init__(
-            folder / f"predictions-{os.getpid()}.jsonl",
-            maxBytes=RECORD_BYTES,
-            backupCount=RECORD_FILES - 1,
-            encoding="utf-8",
-            delay=True,
-        )
+        host = re.sub(r"[^\w.-]", "-", socket.gethostname())
+        start = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+        self.prefix = folder.absolute() / f"predictions-{host}-{start}-{os.getpid()}"
+        self.number = 1
+        super().__init__(self.path(self.number), encoding="utf-8", delay=True)
+
+    def path(self, number: int) -> Path:
+        """Return the path of the first, second, ... file."""
+        return Path(f"{self.prefix}-{number}.jsonl")
 
     def write(self, fields: Json) -> None:
         """Add a line: the time, then `fields`."""
         self.handle(makeLogRecord({"msg": to_line({"time": now(), **fields})}))
+
+    def emit(self, record: LogRecord) -> None:
+        """Write a line, in a new file if this one is full."""
+        if self.stream is not None:
+            size = os.fstat(self.stream.fileno()).st_size
+            if size + len(record.msg) + 1 > RECORD_BYTES:
+                self.close()
+                self.number += 1
+                self.baseFilename = str(self.path(self.number))
+                self.path(self.number - RECORD_FILES).unlink(missing_ok=True)
+        super().emit(record)
+
+    def _open(self) -> TextIOWrapper:
+        self.prefix.parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()
 
 
 def to_line(fields: Json) -> str:

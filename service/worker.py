@@ -151,6 +151,13 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
         self.serving = cast("asyncio.Task[Any]", asyncio.current_task())
         await super()._serve()
 
+    def handle_usr1_signal(self) -> None:
+        """Reopen files on SIGUSR1, that of the record of predictions included."""
+        super().handle_usr1_signal()
+        record = self.asgi.service.record
+        if record is not None:
+            record.close()  # its next line opens it
+
     def handle_exit_signal(self) -> None:
         """Stop gracefully on SIGTERM."""
         self.stop()

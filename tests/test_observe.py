@@ -1,7 +1,9 @@
 """Metrics, log lines and the record of predictions."""
 
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,11 +40,11 @@ def recording(
         "WEB_CONCURRENCY": "2",
         "FLASK_PREDICTION_LOG": str(folder / "record"),
         "FLASK_LOG_LEVEL": "warning",
-    }
-    with serve(GUNICORN, folder / "log", **environment) as server:
         "TMPDIR": str(folder / "temporary"),
-        yield server, folder
+    }
     (folder / "temporary").mkdir()
+    with serve(GUNICORN, folder / "log", **environment) as server:
+        yield server, folder
 
 
 def test_metrics_are_sums_over_workers(
@@ -149,9 +151,52 @@ def test_a_full_file_of_the_record_is_followed_by_a_new_one(
     record = observe.Record(tmp_path)
     for number in range(100):
         record.write({"number": number})
-    files = sorted(tmp_path.iterdir(), key=lambda file: file.stat().st_mtime_ns)
     record.close()
+    files = list(tmp_path.iterdir())
     assert len(files) == 3
     assert all(file.stat().st_size <= 1000 for file in files)
-    newest = [json.loads(line) for line in files[-1].read_text().splitlines()]
-    assert newest[-1]["number"] == 99
+    assert numbers(tmp_path)[-1] == 99
+
+
+def numbers(folder: Path) -> list[int]:
+    """Return the numbers that the lines of all files have, in order."""
+    texts = [file.read_text() for file in folder.rglob("*.jsonl*")]
+    return sorted(json.loads(x)["number"] for text in texts for x in text.splitlines())
+
+
+def test_the_record_goes_on_when_files_are_moved_or_deleted(tmp_path: Path) -> None:
+    folder = tmp_path / "record"
+    record = observe.Record(folder)
+    for number in range(5):
+        record.write({"number": number})
+        if number == 0:
+            record.path(1).rename(tmp_path / "moved.jsonl")
+        elif number == 1:
+            record.path(1).unlink()
+        elif number == 2:
+            shutil.move(folder, tmp_path / "all")
+        elif number == 3:
+            record.close()  # as on SIGUSR1
+    record.close()
+    assert numbers(tmp_path) == [0, 2, 3, 4]
+
+
+FORKED = """
+import os, sys
+from pathlib import Path
+from service import observe
+for number in range(2000):
+    if number % 400 == 0:
+        record = observe.Record(Path(sys.argv[1]))
+    record.write({"number": number})
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="process numbers of its own need root")
+def test_two_containers_may_share_a_folder_of_the_record(tmp_path: Path) -> None:
+    """Their processes have the same number on the same host."""
+    inner = [sys.executable, "-c", FORKED, str(tmp_path)]
+    command = ["unshare", "-p", "-f", *inner]
+    both = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert numbers(tmp_path) == sorted([*range(2000)] * 2)
