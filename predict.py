@@ -24,7 +24,7 @@ from flask import Blueprint, Flask, Response, g, render_template, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from model import artifact
-from model.classifier import Classifier
+from model.classifier import Classifier, exceeds
 from model.images import ImageError
 from service import observe, settings, v2
 from service.answers import JSON, to_document
@@ -56,6 +56,8 @@ PAGE_HEADERS = {  # it has scripts and styles, all of them its own
     " form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-cache",
 }
+NO_CLASS = "none of the classes"
+CARD_FACTS = ("name", "version", "created", "unknown_threshold")
 PAGE_CLASSES, PAGE_SAMPLES = 20, 12  # that the page shows at most
 KEPT_HEADERS = {"Allow", "Content-Range"}  # of what Flask raises
 
@@ -94,19 +96,44 @@ def page() -> Response:
         typical_score=typical_score(),
         activation_scale=service.classifier.activation_scale,
         model=service.model,
+        card=model_card(),
     )
     return Response(html, headers=PAGE_HEADERS, mimetype="text/html")
 
 
 def page_samples() -> list[tuple[str, str]]:
-    """Return class and address of pictures to try, one a class first."""
-    samples = service.classifier.samples
-    firsts = {sample.label: sample for sample in reversed(samples)}.values()
-    ordered = sorted(samples, key=lambda sample: sample not in firsts)
+    """Return name and address of pictures to try.
+
+    A photo and one of no class first, if there are any; then one of each class.
+    """
+    samples, threshold = (
+        service.classifier.samples,
+        service.classifier.unknown_threshold,
+    )
+    refused = [one for one in samples if exceeds(one.unknown_score, threshold)]
+    known = [one for one in samples if one not in refused]
+    photos = [one for one in known if one.file.endswith(".jpg")]
+    firsts = {one.label: one for one in reversed(known)}
+    first = [*photos[:1], *refused[:1]]
+    rest = sorted(known, key=lambda one: one is not firsts[one.label])
     return [
-        (sample.label, f"data:image;base64,{b64encode(sample.picture).decode()}")
-        for sample in ordered[:PAGE_SAMPLES]
+        (
+            NO_CLASS if one in refused else one.label,
+            f"data:image;base64,{b64encode(one.picture).decode()}",
+        )
+        for one in [*first, *(one for one in rest if one not in first)][:PAGE_SAMPLES]
     ]
+
+
+def model_card() -> dict[str, str | float]:
+    """Return what the model's facts say of it in names and numbers."""
+    facts = service.classifier.facts
+    data, metrics = facts.get("data", {}), facts.get("metrics", {})
+    counts = {name: value for name, value in data.items() if isinstance(value, int)}
+    rates = {name: value for name, value in metrics.items() if isinstance(value, float)}
+    own = {name: facts[name] for name in CARD_FACTS if name in facts}
+    card = {**own, "classes": len(facts["classes"]), **counts, **rates}
+    return {name.replace("_", " "): value for name, value in card.items()}
 
 
 def typical_score() -> float | str:

@@ -66,6 +66,7 @@ class Classifier:
     def __init__(self, artifact: Artifact) -> None:
         """Build the network and try it. Raises `ArtifactError` if it fails."""
         try:
+            self.facts = artifact.facts  # all of them, for people
             facts = Facts.model_validate(artifact.facts)
             self.name = facts.name
             self.version = facts.version

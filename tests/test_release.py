@@ -131,7 +131,8 @@ def test_a_model_released_again_answers_as_before(
 def test_samples_are_pictures_answered_right(classifier: Classifier) -> None:
     samples = artifact.read(str(ROOT / "model.bin")).samples
     assert {sample.label for sample in samples} == set(classifier.classes)
+    threshold = classifier.unknown_threshold
+    refused = [exceeds(sample.unknown_score, threshold) for sample in samples]
+    assert refused == [False] * 11 + [True]  # a class each, a photo, one of no class
     for sample in samples:
         assert classifier.to_pixels(sample.picture).shape == classifier.input_shape
-        threshold = classifier.unknown_threshold
-        assert not exceeds(sample.unknown_score, threshold)

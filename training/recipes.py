@@ -23,6 +23,7 @@ class Recipe(NamedTuple):
     preprocessing: Preprocessing  # picture -> input array
     aliases: dict[str, list[str]]  # folder, singular -> classes its photos may be
     flips: bool = False  # a mirrored picture keeps its class
+    samples: tuple[str, ...] = ()  # of static/pictures, for the page
     is_worn: bool = False  # the synthetic photos show some pictures on people
     epochs: int = 15  # of a run, by default
 
@@ -53,6 +54,7 @@ RECIPES = {
             "shoe": ["Sandal", "Sneaker", "Ankle boot"],
             "boot": ["Ankle boot"],
         },
+        samples=("photo-t-shirt.jpg", "cat.gif"),
         flips=True,
         is_worn=True,
         epochs=45,

@@ -14,6 +14,7 @@ a run, to measure.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from model import artifact
-from model.artifact import Artifact
-from model.classifier import Classifier
+from model.artifact import MODEL, Artifact, Sample
+from model.classifier import Classifier, sample_of
+from model.images import decode
 from model.network import CNN, Calibrated, Calibration, export_onnx, unknown_score
 from training.augment import augment
 from training.calibration import fit_calibration, fit_threshold
@@ -42,12 +44,14 @@ from training.export import (
     choose_samples,
     compute_probabilities,
     encode_png,
+    encode_small,
     made_with,
     reference,
 )
 from training.metrics import recall_precision
 from training.recipes import find_recipe
 
+PICTURES = MODEL.parent / "static" / "pictures"
 EVALUATION_BATCH = 250  # fastest: its activations stay in the cache
 CALIBRATION_COPIES = 8  # of each validation picture, each augmented in its own way
 # the unknown threshold: shares of the pictures set aside that it may refuse
@@ -115,6 +119,7 @@ def save(path: Path, model: Calibrated, facts: Facts, data: Data) -> Facts:
     samples = choose_samples(
         classifier, validation.labels, lambda row: encode_png(validation.pixels[row])
     )
+    samples += extra_samples(classifier, data.recipe.samples)
     checkpoint = {
         "state_dict": model.network.state_dict(),
         "arguments": model.network.arguments,
@@ -122,6 +127,15 @@ def save(path: Path, model: Calibrated, facts: Facts, data: Data) -> Facts:
     }
     artifact.write(path, checkpoint, Artifact(onnx, facts, samples))
     return facts
+
+
+def extra_samples(classifier: Classifier, names: Sequence[str]) -> tuple[Sample, ...]:
+    """Return files of `PICTURES` as samples, answered by the model."""
+    encoded = [encode_small(decode((PICTURES / name).read_bytes())) for name in names]
+    return tuple(
+        sample_of(classifier, picture, f"extra-{index}.{ending}")
+        for index, (picture, ending) in enumerate(encoded)
+    )
 
 
 @torch.no_grad()
