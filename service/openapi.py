@@ -243,7 +243,13 @@ def with_examples(body: Json, model: Classifier) -> Json:
     schema, known = body[JSON]["schema"], examples(model)
     links = [link["$ref"] for link in schema.get("anyOf", [schema])]
     names = [link.rpartition("/")[2] for link in links]
-    found = {name: {"value": known[name]} for name in names if name in known}
+    found = {
+        name: {
+            "summary": getdoc(getattr(schemas, name)),
+            "value": known[name],
+        }
+        for name in names
+    }
     return {**body, JSON: {"schema": schema, "examples": found}}
 
 

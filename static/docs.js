@@ -20,7 +20,7 @@ SwaggerUIBundle({
 });
 
 /** Name the fields that Swagger UI leaves without a name; let long code be scrolled. */
-function mend() {
+function addNames() {
   for (const field of document.querySelectorAll("select, textarea, input")) {
     const row = field.closest("[data-param-name]");
     field.ariaLabel ??= row?.dataset.paramName ?? field.className.replaceAll("-", " ");
@@ -32,7 +32,7 @@ function mend() {
   }
 }
 
-new MutationObserver(mend).observe(document.getElementById("docs"), {
+new MutationObserver(addNames).observe(document.getElementById("docs"), {
   childList: true,
   subtree: true,
 });

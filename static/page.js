@@ -62,8 +62,8 @@ async function proceed() {
       const part = await readPart(pictures.slice(answered.length));
       if (signal.aborted) return;
       showAnswers(await send(part, signal));
-      const progress = `${answered.length} of ${pictures.length}`;
-      setStatus(`Classified ${progress} \u2026`, "", answered[4] ? 0 : QUIET_MS);
+      const delay = answered.length > PART ? 0 : QUIET_MS;
+      setStatus(`${answered.length} of ${pictures.length} \u2026`, "", delay);
     }
     showSummary();
   } catch (error) {

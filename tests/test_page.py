@@ -297,6 +297,31 @@ def test_every_control_has_a_name(page: Chrome) -> None:
     assert nameless == []
 
 
+RECORD_STATUS = """
+  window.texts = [];
+  const status = document.getElementById("status");
+  new MutationObserver(() => window.texts.push(status.textContent))
+    .observe(status, { childList: true });
+  navigator.clipboard.writeText = async (text) => { window.copied = text; };
+"""
+
+
+def test_a_quick_answer_shows_no_progress_and_can_be_copied(page: Chrome) -> None:
+    page.execute_script(RECORD_STATUS)
+    [article] = choose(page, BOOT)
+    wait_for_status(page, "Ankle boot")
+    texts = page.execute_script("return window.texts")
+    assert [text for text in texts if "Classifying" in text] == []
+    curl, python, as_json = article.find_elements(By.CSS_SELECTOR, ".copy button")
+    for button, text in (
+        (curl, "--data-binary '@ankle-boot.png'"),
+        (python, 'with open("ankle-boot.png", "rb") as picture:'),
+        (as_json, '"class": "Ankle boot"'),
+    ):
+        button.click()
+        assert text in page.execute_script("return window.copied")
+
+
 PICTURE_ON = """
   const type = arguments[0];
   const response = await fetch(arguments[1]);

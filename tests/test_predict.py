@@ -20,6 +20,14 @@ CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 CODES |= {413: "too_large", 415: "unsupported_image"}
 
 
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_all_links_of_a_page_are_relative(client: FlaskClient, path: str) -> None:
+    html = client.get(path).get_data(as_text=True)
+    links = re.findall(r'(?:href|src|action|data-document)="([^"]*)"', html)
+    assert len(links) > 4
+    assert [link for link in links if link.startswith(("/", "http"))] == []
+
+
 def test_the_page_may_load_nothing_foreign_nor_inline(client: FlaskClient) -> None:
     response = client.get("/")
     assert response.mimetype == "text/html"
