@@ -97,6 +97,10 @@ class Workers(Collector):
         return []
 
 
+REGISTRY = CollectorRegistry()
+REGISTRY.register(Workers())
+
+
 def share(workers: int) -> None:
     """Map memory for workers to come. To be called before any metric is created."""
     slots = range(RETIRED, 4 * workers + EXTRA_SLOTS)
@@ -131,10 +135,3 @@ def fold(ended: int) -> None:
         regions[f"{kind}_{ended}.db"][:8] = bytes(8)
     state[0] = (state[0] + 1) % 256
     free.append(ended)
-
-
-def registry() -> CollectorRegistry:
-    """Return where to read the metrics of all workers."""
-    found = CollectorRegistry()
-    found.register(Workers())
-    return found

@@ -156,7 +156,7 @@ def now() -> str:
 
 def exposition() -> tuple[bytes, str]:
     """Return the metrics of all workers in Prometheus's format, and its media type."""
-    registry = counting.registry() if counting.regions else REGISTRY
+    registry = counting.REGISTRY if counting.regions else REGISTRY
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 

@@ -136,3 +136,9 @@ def test_the_quota_and_the_affinity_limit_the_workers(
     cores = range(affinity)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores, raising=False)
     assert settings.usable_cores() == usable
+
+
+def test_proxies_of_ipv4_are_trusted_on_a_socket_of_both_families() -> None:
+    networks = settings.with_mapped("127.0.0.1, ::1,10.0.0.0/8,*").split(",")
+    assert networks[:4] == ["127.0.0.1", "::1", "10.0.0.0/8", "*"]
+    assert networks[4:] == ["::ffff:127.0.0.1/128", "::ffff:10.0.0.0/104"]
