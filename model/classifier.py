@@ -31,6 +31,7 @@ PROBABILITIES, SCORE = OUTPUTS
 ACTIVATION = "class_activation"  # computed only to explain: the others cost less
 # a graph may have no unknown score and no activation
 PASS_BYTES = 256 * 1024  # of input in one pass, which bounds the memory it takes
+PASS_PICTURES = 64  # in one pass; more are not faster
 TIMED_PASSES = 5  # of which the fastest counts
 TOLERANCE = 0.05  # of a sample's probability: processors round differently
 TRIAL_SIZE = 60, 80  # pixels, of a generated picture: no finished input
@@ -115,7 +116,8 @@ class Classifier:
     @property
     def pass_size(self) -> int:
         """Pictures of one pass of the network."""
-        return max(1, PASS_BYTES // math.prod(self.input_shape))
+        size = PASS_BYTES // math.prod(self.input_shape)
+        return max(1, min(size, PASS_PICTURES))
 
     def classify(
         self, pixels: NDArray[np.uint8], *, explain: bool = False
@@ -244,9 +246,13 @@ def rounded(values: NDArray[np.float32]) -> list[list[float]]:
 
 
 def session_options() -> onnxruntime.SessionOptions:
-    """One thread a worker: more workers, not more threads, use more cores."""
+    """One thread a worker: more workers, not more threads, use more cores.
+
+    Without the arena, which would keep memory that the largest pass took.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False
     options.log_severity_level = 3  # errors; warnings are for whoever exports
     return options
