@@ -22,9 +22,12 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 MAX_PIXELS = 25_000_000  # of a picture
+MAX_JPEG_PIXELS = 200_000_000  # of one that is decoded row by row, at a fraction
+MAX_COEFFICIENTS = 76_000_000  # of one that is decoded at once, of 2 bytes each
 MAX_WEBP_PIXELS = 14_000_000  # since its decoder holds four copies
 MAX_AVIF_PIXELS = 12_500_000  # up to 20 bytes a pixel: 12 bits, full colour, alpha
 MAX_DEEP_HEIF_PIXELS = 12_500_000  # of over 10 bits or colour in every pixel
+MAX_DARK_PIXELS = 12_500_000  # of 16-bit colours of which both bytes are decoded
 MAX_READS = 100_000  # of a file, and of the chunks in it
 MAX_EXIF = 1 << 20  # bytes; a camera writes at most 64 kB
 
@@ -50,6 +53,7 @@ PACKED_CHUNKS = b"zTXt", b"iTXt", b"iCCP"
 
 # TIFF: 6.0, section 2, and BigTIFF
 MAX_VALUES = 50_000  # numbers in the tags of a picture, such as offsets of strips
+TYPE_BYTES = {3: 2, 4: 4, 16: 8}  # of types of tags
 BYTE_TYPES = 1, 2, 7  # of tags; Pillow keeps them as bytes or text
 MAX_BLOCK = 4 * MAX_PIXELS  # bytes of a strip or tile, which is decoded at once
 MAX_UNPACKED = 2 * MAX_BLOCK  # bytes of all, what lies beside the picture included
@@ -59,6 +63,7 @@ SAMPLES, ROWS_PER_STRIP = 277, 278
 TILE_WIDTH, TILE_LENGTH = 322, 323
 FAXES, JPEGS, LZMA = (2, 3, 4), (6, 7), 34925  # compressions; LZMA is slow
 STRIP_OFFSETS, STRIP_SIZES, TILE_OFFSETS, TILE_SIZES = 273, 279, 324, 325
+NEEDED = BITS, STRIP_OFFSETS, TILE_OFFSETS
 
 # BMP
 RUNS = 1, 2  # compressions
@@ -93,19 +98,46 @@ def costs_too_much(image: ImageFile, data: bytes) -> bool:
 
 def _has_costly_segments(data: bytes) -> bool:
     """Return whether a JPEG has more segments, or longer ones, than any need."""
-    place, parsed = 2, 0
+    parsed = 0
+    for count, (marker, start, length) in enumerate(jpeg_segments(data), 1):
+        is_exif = marker == APP1 and data.startswith(b"Exif", start + 2)
+        if is_exif or marker in PARSED_MARKERS:
+            parsed += length
+        if count == MAX_SEGMENTS or parsed > MAX_PARSED:
+            return True
+    return False
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, place of the length and length of segments before the first scan.
+
+    At most `MAX_SEGMENTS`.
+    """
+    place = 2
     for _ in range(MAX_SEGMENTS):
         segment = SEGMENT.search(data, place, place + MAX_READS)
         if segment is None or segment[1][0] == SOS:
-            return False
-        marker, length = segment[1][0], int.from_bytes(segment[2])
-        is_exif = marker == APP1 and data.startswith(b"Exif", segment.end())
-        if is_exif or marker in PARSED_MARKERS:
-            parsed += length
-        if parsed > MAX_PARSED:
-            return True
-        place = segment.start(2) + max(length, 2)
-    return True
+            return
+        start, length = segment.start(2), int.from_bytes(segment[2])
+        yield segment[1][0], start, length
+        place = start + max(length, 2)
+
+
+def max_jpeg_pixels(image: JpegImageFile, data: bytes) -> int:
+    """Return how many pixels of a JPEG are decoded in bounded time and memory.
+
+    What costs time are the bytes, and a little the pixels. If the first scan is not all
+    of the picture, the decoder also holds all coefficients (ITU T.81, annex A).
+    """
+    if image.fp is None:
+        return MAX_PIXELS
+    count = len(image.layer)
+    start = image.fp.tell() - 8 - 2 * count  # of the first scan's header
+    header = struct.pack(">HHB", 0xFF00 | SOS, 6 + 2 * count, count)
+    if data.startswith(header, start) and not image.info.get("progressive"):
+        return MAX_JPEG_PIXELS
+    areas = [across * down for _, across, down, _ in image.layer]
+    return max(MAX_PIXELS, MAX_COEFFICIENTS * max(areas) // sum(areas))
 
 
 def _has_many_scans(data: bytes, pixels: int) -> bool:
@@ -124,7 +156,7 @@ def _has_costly_chunks(data: bytes) -> bool:
     """Return whether a PNG has too much text, or too many chunks."""
     counts: Counter[bytes] = Counter()
     lengths: Counter[bytes] = Counter()
-    for name, length in _chunks(data):
+    for name, _start, length in png_chunks(data):
         counts[name] += 1
         lengths[name] += length
     return (
@@ -134,19 +166,25 @@ def _has_costly_chunks(data: bytes) -> bool:
     )
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield name and length of the chunks of a PNG, at most one over `MAX_READS`."""
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and length of the content of the chunks of a PNG.
+
+    At most one over `MAX_READS`; the last may be longer than the file.
+    """
     place = 8
     for _ in range(MAX_READS + 1):
         if place + 8 > len(data):
             return
         length, name = struct.unpack_from(">I4s", data, place)
-        yield name, length
+        yield name, place + 8, length
         place += 12 + length
 
 
 def _count_values(data: bytes) -> int:
-    """Count the numbers in the first directory of a TIFF, as Pillow finds it."""
+    """Count the numbers in the first directory of a TIFF, as Pillow finds it.
+
+    Raises `ValueError` if the file ends before tags without which there are no pixels.
+    """
     order = "<" if data.startswith(b"II") else ">"
     is_big = data[2:3] == b"+"
     offset, number, entry = ("Q", "Q", "HHQQ") if is_big else ("I", "H", "HHII")
@@ -160,6 +198,11 @@ def _count_values(data: bytes) -> int:
     start += size
     length = min(length, MAX_READS, (len(data) - start) // entry_form.size)
     entries = data[start : start + length * entry_form.size]
+    for tag, kind, count, value in entry_form.iter_unpack(entries):
+        length = TYPE_BYTES.get(kind, 0) * count
+        is_elsewhere = length > struct.calcsize(offset)
+        if tag in NEEDED and is_elsewhere and value + length > len(data):
+            raise ValueError("its tags are cut short")
     return sum(
         count
         for _tag, kind, count, _value in entry_form.iter_unpack(entries)

@@ -249,7 +249,7 @@ def _read_references(reader: Reader, items: Items) -> int:
 def _count_pixels(data: bytes, items: Items, number: int) -> int:
     """Return how many pixels are decoded for a picture and its tiles.
 
-    Raises `ValueError` if it has no end, or is of another codec.
+    Raises `ValueError` if it has no end, `NotImplementedError` if its codec is unread.
     """
     total, canvas, units, waiting = 0, 0, 0, [number]
     while waiting:
@@ -269,7 +269,7 @@ def _count_pixels(data: bytes, items: Items, number: int) -> int:
             width, height = coded[4 : 4 + size], coded[4 + size : 4 + 2 * size]
             canvas = max(canvas, int.from_bytes(width) * int.from_bytes(height))
         else:
-            raise ValueError("neither HEVC nor AV1")
+            raise NotImplementedError("HEIF of neither HEVC nor AV1")
     return max(total, canvas)
 
 

@@ -12,23 +12,22 @@ import math
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 from PIL.TiffTags import TAGS_V2_GROUPS
-from PIL.WebPImagePlugin import WebPImageFile
 
+from model.cleaning import PNG_END, clean, fill_end, has_end, may_lack_pixels
+from model.cutouts import BLACK, choose_ground, composite, has_opacity
+from model.formats import FORMATS, PNG, SIGNATURES, name_unread, reader_of, why_unread
 from model.headers import (
     MAX_AVIF_PIXELS,
+    MAX_DARK_PIXELS,
     MAX_DEEP_HEIF_PIXELS,
     MAX_EXIF,
     MAX_PIXELS,
@@ -36,46 +35,43 @@ from model.headers import (
     MAX_WEBP_PIXELS,
     costs_too_much,
     lists_too_much,
+    max_jpeg_pixels,
 )
-from model.heif import heif_costs_too_much, heif_reader
+from model.heif import heif_costs_too_much
+from model.levels import (
+    MAX_16_BIT,
+    bands,
+    highest_level,
+    is_white_zero,
+    join_bytes,
+    needs_low_bytes,
+    raw_mode,
+    read_low_bytes,
+    read_planes,
+    to_8_bit,
+)
 
 Pixels = NDArray[np.uint8]
 
 FULL_PIXELS = 4_000_000  # a picture of more is reduced while it is converted
 REDUCED_PIXELS = 1_000_000  # of a reduced picture, at least
-BAND_PIXELS = 250_000  # that are converted at once
 MEAN_MODES = "RGBA", "LA", "CMYK", "YCbCr"  # may be reduced before they are converted
 TOO_COSTLY = "the picture takes too long to decode: save it smaller or as PNG"
 WHITE = 255
-WHITE_LEVELS = 255, 1023, 4095, 16383, 65535  # of grey pictures of 8 to 16 bits
-WHITE_TOLERANCE = 1.01  # x white, which the highest level may have
 
 WORK_SIDE = 84  # pixels, longest side while a garment is isolated: photos cost little
 DRAFT_SIDE = 100  # pixels: the least size at which a larger JPEG is decoded
-BRIGHT = 200  # mean level above which a cut-out is not visible on white
-CUT_OUT = 230  # mean opacity below which a picture is a cut-out
 CHROMA, DEPTH = 420, 10  # of HEIC from cameras: a quarter of the colours; bits
 GREY_TOLERANCE = 2  # levels between the channels of grey after lossy compression
 
-PNG = b"\x89PNG\r\n\x1a\n"
 # an 8-bit grey PNG with its pixels in one chunk (PNG specification, 5.3 and 11.2)
 PLAIN_PNG = struct.Struct(">8sI4s8s5sI I4s")
 PNG_HEADER = PNG, 13, b"IHDR"
 GREY = bytes([8, 0, 0, 0, 0])  # bits, colour, compression, filter, interlace
-PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-SIGNATURES: dict[bytes, type[ImageFile]] = {
-    PNG: PngImageFile,
-    b"\xff\xd8\xff": JpegImageFile,  # of an MPO the first picture
-    b"GIF87a": GifImageFile,
-    b"GIF89a": GifImageFile,
-    b"BM": BmpImageFile,
-    b"II*\0": TiffImageFile,  # little-endian
-    b"MM\0*": TiffImageFile,  # big-endian
-    b"II+\0": TiffImageFile,  # BigTIFF
-    b"MM\0+": TiffImageFile,
-}
 DROPPED_BY_CURL = b"\0\r\n"  # by `curl -d @FILE`
-UNSUPPORTED = "not a picture in PNG, JPEG, WebP, HEIC, AVIF, GIF, BMP or TIFF format"
+UNSUPPORTED = f"not a picture in {FORMATS} format"
+UNREAD = "{} is not read: save it as JPEG"
+CUT_SHORT = "the picture cannot be decoded: its end is missing"
 STRIPPED = "bytes are missing: curl -d drops some, --data-binary none"
 TO_UPRIGHT = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -131,18 +127,6 @@ class TooLargeError(ImageError):
     code = "too_large"
 
 
-def reader_of(data: bytes) -> type[ImageFile] | None:
-    """Return Pillow's reader for the signature of `data`, or None."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return WebPImageFile
-    if data[4:8] == b"ftyp":
-        return heif_reader(data)
-    for signature, reader in SIGNATURES.items():
-        if data.startswith(signature):
-            return reader
-    return None
-
-
 def _as_still(data: bytes) -> bytes:
     """Return a HEIF file without its film: its lists would have to be checked as well.
 
@@ -168,25 +152,63 @@ def decode(
         raise BrokenImageError(STRIPPED)
     reader = reader_of(data)
     if reader is None:
-        raise UnsupportedImageError(UNSUPPORTED if data else "the picture is empty")
+        name = name_unread(data)
+        unread = UNREAD.format(name) if name else UNSUPPORTED
+        raise UnsupportedImageError(unread if data else "the picture is empty")
     try:  # Pillow's readers raise any kind of error on inconsistent bytes
         if data[4:8] == b"ftyp":
             data = _as_still(data)
         if lists_too_much(data, reader):
             raise TooLargeError(TOO_COSTLY)
-        image = reader(BoundedFile(data))
-        _check_size(image)
-        if costs_too_much(image, data):
-            raise TooLargeError(TOO_COSTLY)
-        _check_strips(image)
-        _skip_directories(image)
-        image.draft("RGB", (draft_side, draft_side))  # JPEG: decode at a fraction
-        image.load()
+        data = clean(data, reader)
+        image = _load_whole(data, reader, draft_side)
         return turn_upright(flatten(image, input_side), orientation_of(image))
     except ImageError:
         raise
     except Exception as error:
+        name = why_unread(error, reader.format)
+        if name:
+            raise UnsupportedImageError(UNREAD.format(name)) from error
         raise BrokenImageError(f"the picture cannot be decoded: {error}") from error
+
+
+def _load_whole(data: bytes, reader: type[ImageFile], draft_side: int) -> ImageFile:
+    """Decode the pixels. Raises `BrokenImageError` if some are missing.
+
+    What lacks an end is whole if it does not matter what is put in its place.
+    """
+    whole = data if has_end(data, reader) else fill_end(data, 0)
+    image = _load(whole, reader, draft_side)
+    if whole is not data or may_lack_pixels(image):
+        other = _load(fill_end(data, 1), reader, draft_side)
+        if image.tobytes() != other.tobytes():
+            raise BrokenImageError(CUT_SHORT)
+    return image
+
+
+def _load(data: bytes, reader: type[ImageFile], draft_side: int) -> ImageFile:
+    """Decode the pixels, of a large JPEG fewer. Raises `TooLargeError`."""
+    image = _open(data, reader)
+    image.draft("RGB", (draft_side, draft_side))  # JPEG: decode at a fraction
+    _check_size(image, MAX_PIXELS)
+    raw = raw_mode(image.tile[0]) if image.tile else ""
+    image.load()
+    if needs_low_bytes(image, raw):
+        _check_size(image, MAX_DARK_PIXELS)
+        join_bytes(image, read_low_bytes(_open(data, reader)))
+    return image
+
+
+def _open(data: bytes, reader: type[ImageFile]) -> ImageFile:
+    """Read the header. Raises `TooLargeError` if the pixels cost too much."""
+    image = reader(BoundedFile(data))
+    _check_size(image, _most_pixels(image, data))
+    if costs_too_much(image, data):
+        raise TooLargeError(TOO_COSTLY)
+    _check_strips(image)
+    _skip_directories(image)
+    read_planes(image)
+    return image
 
 
 def decode_plain_png(data: bytes) -> Image.Image | None:
@@ -212,10 +234,9 @@ def decode_plain_png(data: bytes) -> Image.Image | None:
         return None
 
 
-def _check_size(image: ImageFile) -> None:
-    """Raise `TooLargeError` if the header announces too many pixels."""
+def _check_size(image: ImageFile, most: int) -> None:
+    """Raise `TooLargeError` if a picture has more pixels than `most`."""
     width, height = image.size
-    most = _most_pixels(image)
     if width * height > most:
         raise TooLargeError(
             f"the picture has {width} x {height} pixels; at most"
@@ -223,8 +244,10 @@ def _check_size(image: ImageFile) -> None:
         )
 
 
-def _most_pixels(image: ImageFile) -> int:
+def _most_pixels(image: ImageFile, data: bytes) -> int:
     """Return how many pixels the decoder can hold in the memory of one request."""
+    if isinstance(image, JpegImageFile):
+        return max_jpeg_pixels(image, data)
     is_plain = image.info.get("chroma", CHROMA) == CHROMA  # absent from grey
     if image.format == "HEIF" and (not is_plain or image.info["bit_depth"] > DEPTH):
         return MAX_DEEP_HEIF_PIXELS
@@ -270,7 +293,10 @@ def orientation_of(image: Image.Image) -> object:
     profile = image.info.get("Raw profile type exif", "")
     if max(len(image.info.get("exif") or b""), len(profile) // 2) > MAX_EXIF:
         raise TooLargeError(TOO_COSTLY)
-    return image.getexif().get(ExifTags.Base.Orientation)
+    try:  # Pillow raises any kind of error on inconsistent bytes
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # noqa: BLE001  # no pixel depends on them
+        return None
 
 
 def turn_upright(image: Image.Image, orientation: object) -> Image.Image:
@@ -302,81 +328,22 @@ def flatten(image: Image.Image, input_side: int | None = None) -> Image.Image:
     return reduced
 
 
-def bands(image: Image.Image, step: int) -> Iterator[tuple[int, int, Image.Image]]:
-    """Yield bands across the longer side of a picture: left, top and the band.
-
-    They begin at multiples of `step`.
-    """
-    (width, height), breadth = image.size, min(image.size)
-    length = step * max(1, BAND_PIXELS // (breadth * step))
-    for start in range(0, max(image.size), length):
-        if width > height:
-            box = (start, 0, min(start + length, width), height)
-        else:
-            box = (0, start, width, min(start + length, height))
-        yield box[0], box[1], image.crop(box)
-
-
 def choose_conversion(
     image: Image.Image, input_side: int | None
 ) -> Callable[[Image.Image], Image.Image]:
     """Return what converts a picture, or a band of it, to opaque 8-bit "L" or "RGB"."""
     if image.mode.startswith("I") or image.mode == "F":
         known = image.format == "HEIF"  # white is the highest that 16 bits can hold
-        return partial(
-            to_8_bit, top=WHITE_LEVELS[-1] if known else highest_level(image)
-        )
-    if image.mode == "La" or image.has_transparency_data:
-        return partial(composite, background=background_for(image, input_side))
+        top = MAX_16_BIT if known else highest_level(image)
+        return partial(to_8_bit, top=top, is_inverted=is_white_zero(image))
+    if has_opacity(image):
+        is_input = image.size == (input_side, input_side)
+        ground = BLACK if is_input else choose_ground(image)
+        return partial(composite, ground=ground)
     if image.mode == "LAB":
         return lambda band: band.getchannel("L")
     mode = "L" if image.mode in ("1", "L") else "RGB"
     return lambda band: band if band.mode == mode else band.convert(mode)
-
-
-def composite(image: Image.Image, background: str) -> Image.Image:
-    """Composite a picture with transparency over a colour, to "RGB"."""
-    image = to_rgba(image)
-    below = Image.new("RGBA", image.size, background)
-    return Image.alpha_composite(below, image).convert("RGB")
-
-
-def to_rgba(image: Image.Image) -> Image.Image:
-    """Convert to "RGBA", premultiplied grey via "LA"."""
-    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-
-
-def background_for(image: Image.Image, input_side: int | None) -> str:
-    """Choose a background that a picture with transparency is visible on.
-
-    It is white, but black for a bright cut-out, and for a finished input.
-    """
-    sample = to_rgba(image.resize((WORK_SIDE, WORK_SIDE), Image.Resampling.NEAREST))
-    mean = sample.resize((1, 1), Image.Resampling.BOX)  # weighted by opacity
-    red, green, blue, opacity = mean.getpixel((0, 0))  # type: ignore[misc]
-    is_bright = red + green + blue > 3 * BRIGHT and opacity < CUT_OUT
-    return "black" if is_bright or image.size == (input_side, input_side) else "white"
-
-
-def highest_level(image: Image.Image) -> float:
-    """Return the highest finite level of a picture of over 8 bits, at least 0."""
-    tops = []
-    for _left, _top, band in bands(image, 1):
-        levels = np.asarray(band)
-        tops.append(float(levels.max(initial=0, where=np.isfinite(levels))))
-    return max(tops)
-
-
-def to_8_bit(image: Image.Image, top: float) -> Image.Image:
-    """Scale grey levels from the smallest common range that contains `top`: "L".
-
-    Files do not state the level of white: 1.0, 255, 65535 and others are in use.
-    """
-    whites = [1, *WHITE_LEVELS] if image.mode == "F" else WHITE_LEVELS
-    white = next((white for white in whites if top <= WHITE_TOLERANCE * white), top)
-    levels = np.nan_to_num(np.asarray(image, np.float32), nan=0, posinf=top, neginf=0)
-    scaled = (levels * np.float32(WHITE / white)).round().clip(0, WHITE)
-    return Image.fromarray(scaled.astype(np.uint8))
 
 
 def is_grey(image: Image.Image) -> bool:

@@ -31,7 +31,8 @@ from werkzeug.sansio.multipart import (
 )
 from werkzeug.sansio.multipart import Field as FormField
 
-from model.images import PNG, WHITE, ImageError, Pixels, reader_of
+from model.formats import PNG, reader_of
+from model.images import WHITE, ImageError, Pixels
 from service.problems import EMPTY, MAX_PICTURES, TOO_MANY, RequestError
 from service.schemas import ImageRequest, ImagesRequest, PredictRequest
 

@@ -14,8 +14,9 @@ from conftest import ROOT, Encode
 from PIL import Image
 from test_images import chunk
 
+from model.formats import PNG
 from model.headers import MAX_SCANS
-from model.images import PNG, BrokenImageError, decode
+from model.images import BrokenImageError, decode
 
 MORE_BYTES = 250_000_000  # of memory, for one picture
 MORE_SECONDS = 10  # of a core; most take less than 1 where the limits were chosen
