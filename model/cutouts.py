@@ -16,8 +16,9 @@ SAMPLE_SIDE = 84  # pixels, of a small copy from which the ground is chosen
 CUT_OUT = 230  # mean opacity below which a picture is a cut-out
 OPAQUE = 128  # least opacity of a pixel that counts
 LEAST_SHARE = 0.05  # of the opaque pixels: smaller parts need not be visible
+DARK, VISIBLE, DISTINCT = 90, 12, 35  # differences between colours, in levels
 BLACK, WHITE, GREY = (0, 0, 0), (255, 255, 255), (128, 128, 128)
-GROUNDS = np.array([WHITE, BLACK, GREY], np.float32)
+GROUNDS = [GREY, BLACK, WHITE]
 
 
 def composite(image: Image.Image, ground: Colour) -> Image.Image:
@@ -33,17 +34,25 @@ def to_rgba(image: Image.Image) -> Image.Image:
 
 
 def choose_ground(image: Image.Image) -> Colour:
-    """Return white, or for a cut-out the grey that is farthest from its colours."""
+    """Return white; for a cut-out a grey that all of it differs from.
+
+    One that is a little darker than a garment shows its shades best: black under dark
+    cloth, else grey.
+    """
     sample = to_rgba(image.resize((SAMPLE_SIDE, SAMPLE_SIDE), Image.Resampling.NEAREST))
     pixels = np.asarray(sample).reshape(-1, 4)
     opacity = pixels[:, 3]
-    colours = pixels[opacity >= OPAQUE, :3]
+    colours = pixels[opacity >= OPAQUE, :3].astype(np.float32)
     if opacity.mean() >= CUT_OUT or not colours.size:
         return WHITE
-    distances = np.square(GROUNDS[:, None] - colours).mean(2)
-    best = np.quantile(distances, LEAST_SHARE, axis=1).argmax()
-    red, green, blue = map(int, GROUNDS[best])
-    return red, green, blue
+    differences = np.sqrt(
+        np.square(np.array(GROUNDS, np.float32)[:, None] - colours).mean(2)
+    )
+    least = np.quantile(differences, LEAST_SHARE, axis=1)
+    shades = differences[GROUNDS.index(BLACK)]
+    if np.quantile(shades, 1 - LEAST_SHARE) < DARK and np.median(shades) > VISIBLE:
+        return BLACK
+    return GREY if least[0] >= DISTINCT else GROUNDS[least.argmax()]
 
 
 def has_opacity(image: Image.Image) -> bool:

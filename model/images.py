@@ -55,6 +55,8 @@ Pixels = NDArray[np.uint8]
 
 FULL_PIXELS = 4_000_000  # a picture of more is reduced while it is converted
 REDUCED_PIXELS = 1_000_000  # of a reduced picture, at least
+MAX_TWICE = 16_000_000  # bytes of a picture that may be decoded twice
+MAX_PROGRESSIVE_TWICE = 4_000_000
 MEAN_MODES = "RGBA", "LA", "CMYK", "YCbCr"  # may be reduced before they are converted
 TOO_COSTLY = "the picture takes too long to decode: save it smaller or as PNG"
 WHITE = 255
@@ -179,10 +181,14 @@ def _load_whole(data: bytes, reader: type[ImageFile], draft_side: int) -> ImageF
     """
     whole = data if has_end(data, reader) else fill_end(data, 0)
     image = _load(whole, reader, draft_side)
-    if whole is not data or may_lack_pixels(image):
-        other = _load(fill_end(data, 1), reader, draft_side)
-        if image.tobytes() != other.tobytes():
-            raise BrokenImageError(CUT_SHORT)
+    most = MAX_PROGRESSIVE_TWICE if image.info.get("progressive") else MAX_TWICE
+    if whole is data and (len(data) > most or not may_lack_pixels(image)):
+        return image
+    if len(data) > most:
+        raise BrokenImageError(CUT_SHORT)
+    other = _load(fill_end(data, 1), reader, draft_side)
+    if image.tobytes() != other.tobytes():
+        raise BrokenImageError(CUT_SHORT)
     return image
 
 

@@ -259,6 +259,19 @@ def test_what_cameras_write_is_accepted(encode: Encode) -> None:
     assert decode(whole).tobytes() == decode(photo).tobytes()
 
 
+def test_a_photo_of_50_million_pixels_is_read_at_a_fraction(
+    encode: Encode, tmp_path: Path
+) -> None:
+    photo = Image.radial_gradient("L").resize((8160, 6120)).convert("RGB")
+    for options in ({}, {"progressive": True}):
+        data = encode(photo, "JPEG", **options)
+        assert max(decode(data).size) <= 1020
+        answer, seconds = cost(data, tmp_path)
+        assert (answer, seconds < MORE_SECONDS) == ("RGB", True)
+    data = encode(photo, "JPEG", progressive=True, subsampling=0)
+    assert cost(data, tmp_path)[0] == "too_large"
+
+
 def test_a_tiff_without_some_of_its_strips_is_broken() -> None:
     strip: dict[int, TagValue] = {278: 16, 273: 1000, 279: 256}
     assert decode(tiff(strip, bytes(256))).getextrema() == (0, 0)
