@@ -10,9 +10,11 @@ before it is parsed.
 
 import base64
 import binascii
+import codecs
 import math
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -47,12 +49,24 @@ FIRST_CHUNK = PNG + b"\0\0\0\x0dIHDR"  # PNG specification, 11.2.1
 # of a PNG, which may make much work of few bytes: text and profiles are compressed
 COSTLY_CHUNKS = (b"zTXt", b"iTXt", b"iCCP", b"acTL")
 JSON_EXTRA = 4096  # commas and brackets of a JSON body beside those of its numbers
+NUMBERS_CHUNK = 64 * 1024  # numbers that are converted at a time
+LINE_ENDS = b"\r\n\t"
+WEB_SAFE = bytes.maketrans(b"-_", b"+/")  # of base64, RFC 4648
+DATA_URL = b"data:"
+MAX_BASE64_HEAD = 256  # bytes of a body by which base64 of a picture is recognised
+FILE_TYPES = ("image/", "application/octet-stream")  # of a part without a file name
+TO_ASCII = bytes(range(128)) + b"?" * 128
+# zlib's window bits of each Content-Encoding: gzip, zlib and deflate without a header
+WINDOW_BITS = {"gzip": [31], "x-gzip": [31], "deflate": [15, -15]}
 REQUEST: TypeAdapter[PredictRequest] = TypeAdapter(
     Annotated[PredictRequest, Field(union_mode="left_to_right")]
 )
 
+GREY_AXES = 2  # of an input shape: height and width
+
 Picture = bytes | Pixels | ImageError  # encoded, an input array, or unreadable
 Schema = TypeVar("Schema", bound=BaseModel)
+Parsed = TypeVar("Parsed")
 
 
 class Pictures(NamedTuple):
@@ -71,8 +85,13 @@ def read_pictures(
         return Pictures([*files], len(files) > 1)
     if not body:
         raise RequestError("bad_request", EMPTY)
-    if reader_of(body) is None and is_json(body, content_type):
-        return read_json(body, input_shape)
+    if reader_of(body) is not None:
+        return Pictures([body], is_batch=False)
+    text = to_utf8(body)
+    if is_base64(text):
+        return Pictures([from_base64(text)], is_batch=False)
+    if is_json(text, content_type):
+        return read_json(text, input_shape)
     return Pictures([body], is_batch=False)
 
 
@@ -81,6 +100,50 @@ def is_json(body: bytes, content_type: str) -> bool:
     if "json" in content_type.lower():
         return True
     return body[:64].lstrip().startswith((b"{", b"["))
+
+
+def is_base64(body: bytes) -> bool:
+    """Return whether a body is a data URL or base64 of a picture: its first bytes."""
+    if body[: len(DATA_URL)].lower() == DATA_URL:
+        return True
+    head = body[:MAX_BASE64_HEAD].translate(WEB_SAFE, LINE_ENDS).strip()
+    try:
+        decoded = base64.b64decode(head[: len(head) // 4 * 4], validate=True)
+    except binascii.Error:
+        return False
+    return reader_of(decoded) is not None
+
+
+def to_utf8(text: bytes) -> bytes:
+    """Return text without its byte order mark, which may say that it is UTF-16."""
+    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return text.decode("utf-16", "replace").encode()
+    return text.removeprefix(codecs.BOM_UTF8)
+
+
+def unpack(body: bytes, encoding: str, limit: int) -> bytes | None:
+    """Return a body without its Content-Encoding; None if it is over the limit.
+
+    Raises `RequestError` if the encoding is another than gzip or deflate, or not true.
+    """
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        return body
+    if name not in WINDOW_BITS:
+        detail = f"send the body as it is, or as gzip or deflate, not {encoding}"
+        accepted = {"Accept-Encoding": "gzip, deflate"}
+        raise RequestError("unsupported_image", detail, accepted)
+    for bits in WINDOW_BITS[name]:
+        decoder = zlib.decompressobj(bits)
+        try:
+            unpacked = decoder.decompress(body, limit + 1)
+        except zlib.error:
+            continue
+        if len(unpacked) > limit:
+            return None
+        if decoder.eof and not decoder.unused_data:
+            return unpacked
+    raise RequestError("bad_request", f"the body is not one whole stream of {name}")
 
 
 def read_form(body: bytes, content_type: str) -> list[bytes]:
@@ -108,14 +171,24 @@ def decode_form(boundary: bytes, body: bytes) -> list[bytes]:
     """Return the files of a form. Raises `ValueError`, `RequestEntityTooLarge`."""
     files: list[list[bytes]] = []
     chunks: list[bytes] = []
+    names: list[str] = []
     for event in form_events(MultipartDecoder(boundary, max_parts=MAX_PARTS), body):
         if isinstance(event, File | FormField):
             chunks = []
-        if isinstance(event, File):
-            files.append(chunks)
+            if is_file(event):
+                files.append(chunks)
+                names.append(getattr(event, "filename", ""))
         elif isinstance(event, Data):
             chunks.append(event.data)
-    return [b"".join(chunks) for chunks in files]
+    joined = [b"".join(chunks) for chunks in files]
+    # an input without a choice is sent as a file without a name
+    return [data for name, data in zip(names, joined, strict=True) if name or data]
+
+
+def is_file(part: File | FormField) -> bool:
+    """Return whether a part of a form is a file, by its file name or its type."""
+    kind = part.headers.get("Content-Type", "").lower()
+    return isinstance(part, File) or kind.startswith(FILE_TYPES)
 
 
 def form_events(decoder: MultipartDecoder, body: bytes) -> Iterator[Event]:
@@ -136,12 +209,18 @@ def form_events(decoder: MultipartDecoder, body: bytes) -> Iterator[Event]:
 
 
 def check_head(decoder: MultipartDecoder) -> None:
-    """Raise `ValueError` if what is before a part's data is too long to parse."""
+    """Raise `ValueError` if what is before a part's data is too long to parse.
+
+    What is not ASCII in a head, a file name in Latin-1 for instance, is replaced.
+    """
     if decoder.state is State.PREAMBLE and len(decoder.buffer) > FORM_CHUNK:
         raise ValueError("it does not begin with its boundary")
     if decoder.state is State.PART:
         head = decoder.buffer[:MAX_PART_HEAD]
-        if len(head) == MAX_PART_HEAD and not BLANK_LINE.search(head):
+        end = BLANK_LINE.search(head)
+        if end:
+            decoder.buffer[: end.end()] = head[: end.end()].translate(TO_ASCII)
+        elif len(head) == MAX_PART_HEAD:
             raise ValueError(f"the head of a part is over {MAX_PART_HEAD} bytes")
 
 
@@ -149,7 +228,7 @@ def read_json(body: bytes, input_shape: tuple[int, ...]) -> Pictures:
     """Read `image`, `images` or `pixels` out of a JSON body."""
     check_json_size(body, input_shape)
     try:
-        document = REQUEST.validate_json(body)
+        document = validate(REQUEST.validate_json, body)
     except ValidationError as error:
         raise RequestError("bad_request", why_invalid(error)) from error
     if isinstance(document, ImageRequest):
@@ -165,7 +244,7 @@ def parse_json(
     """Validate a message of a protocol. Raises `RequestError` with the first fault."""
     check_json_size(body, input_shape)
     try:
-        return schema.model_validate_json(body)
+        return validate(schema.model_validate_json, to_utf8(body))
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         parts = [str(part) for part in fault["loc"]]  # [...]: a type of a union
@@ -173,13 +252,29 @@ def parse_json(
         raise RequestError("bad_request", f"{place}: {fault['msg']}") from error
 
 
+def validate(parse: Callable[[bytes], Parsed], body: bytes) -> Parsed:
+    """Parse JSON, in a string of which line ends may stand: `"$(base64 shirt.jpg)"`.
+
+    Raises `ValidationError`.
+    """
+    try:
+        return parse(body)
+    except ValidationError as error:
+        if "control character" not in str(error.errors()[0]["msg"]):
+            raise
+    return parse(body.translate(None, LINE_ENDS))
+
+
 def check_json_size(body: bytes, input_shape: tuple[int, ...]) -> None:
     """Raise `RequestError` if a body holds more values or lists than any request needs.
 
     Counted before the parse, which costs some 400 bytes and 2 us for each.
     """
-    most = max_numbers(input_shape) + JSON_EXTRA
-    if body.count(b",") > most or body.count(b"[") + body.count(b"{") > most:
+    numbers = max_numbers(input_shape)
+    most = numbers + JSON_EXTRA
+    # a list a number, with a channel axis, and those of rows and pictures around them
+    lists = most + 2 * numbers // input_shape[-1]
+    if body.count(b",") > most or body.count(b"[") + body.count(b"{") > lists:
         raise RequestError("too_large", TOO_MANY)
 
 
@@ -199,6 +294,8 @@ def why_invalid(error: ValidationError) -> str:
 def read_numbers(values: list[Any], input_shape: tuple[int, ...]) -> Pictures:
     """Read numbers of the model's input shape as one picture, [N, ...] as a batch."""
     numbers = to_array(values)
+    if numbers.ndim > len(input_shape) == GREY_AXES and numbers.shape[-1] == 1:
+        numbers = numbers[..., 0]  # an axis of channels, last
     if numbers.shape not in (input_shape, (len(values), *input_shape)):
         shape = "x".join(map(str, input_shape))
         detail = f"pixels must be {shape} or Nx{shape}, not {numbers.shape}"
@@ -209,13 +306,22 @@ def read_numbers(values: list[Any], input_shape: tuple[int, ...]) -> Pictures:
 
 
 def from_base64(text: object) -> Picture:
-    """Decode one picture; return an `ImageError` if it is not base64."""
+    """Decode one picture; return an `ImageError` if it is not base64.
+
+    Line ends and a missing padding are no fault, both alphabets of RFC 4648 are read,
+    and so is a data URL (RFC 2397).
+    """
     try:
-        return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
+        data = text.encode() if isinstance(text, str) else text
+        if not isinstance(data, bytes):
+            raise TypeError("it is no text")
+        if data[: len(DATA_URL)].lower() == DATA_URL:
+            data = data[data.find(b",") + 1 :]
+        # a space within is a fault: it is what decoding a form makes of a plus
+        data = data.translate(WEB_SAFE, LINE_ENDS).strip()
+        return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
     except (binascii.Error, ValueError, TypeError) as error:
-        is_url = isinstance(text, str) and text.startswith("data:")
-        why = "leave out what is before the comma" if is_url else error
-        return ImageError(f"the picture is not base64: {why}")
+        return ImageError(f"the picture is not base64: {error}")
 
 
 def to_array(values: list[Any] | bytes) -> NDArray[Any]:
@@ -229,23 +335,42 @@ def to_array(values: list[Any] | bytes) -> NDArray[Any]:
 
 
 def from_numbers(numbers: NDArray[Any]) -> Pixels:
-    """Round numbers from 0 to 255: uint8 of the same shape. Raises `RequestError`."""
+    """Round numbers from 0 to 255: uint8 of the same shape. Raises `RequestError`.
+
+    If all are 0 or 1 they are a mask, and 1 is white.
+    """
+    flat = numbers.reshape(-1)
+    pixels = np.empty(flat.size, np.uint8)
+    is_whole = True
+    for start in range(0, flat.size, NUMBERS_CHUNK):
+        part = flat[start : start + NUMBERS_CHUNK]
+        levels = pixels[start : start + NUMBERS_CHUNK]
+        levels[:] = to_levels(part)
+        is_whole = is_whole and bool((levels == part).all())
+    if pixels.max(initial=0) <= 1:
+        if not is_whole:
+            detail = "pixels are from 0 to 255, these from 0 to 1: times 255"
+            raise RequestError("bad_request", detail)
+        pixels *= WHITE
+    return pixels.reshape(numbers.shape)
+
+
+def to_levels(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Return rounded numbers from 0 to 255. Raises `RequestError` at any other."""
     if numbers.dtype == np.uint8:
         return numbers
     fault = RequestError("bad_request", "pixels must be numbers from 0 to 255")
-    if numbers.dtype == object and not set(map(type, numbers.flat)) <= {int, float}:
+    if numbers.dtype == object:
+        types = set(map(type, numbers))
+        if not types <= {int, float} and types != {bool}:
+            raise fault
+        try:
+            numbers = numbers.astype(np.float64)
+        except OverflowError as error:
+            raise fault from error
+    if not ((numbers >= 0) & (numbers <= WHITE)).all():  # NaN is neither
         raise fault
-    try:
-        levels = numbers.astype(np.float64)
-    except OverflowError as error:
-        raise fault from error
-    if not ((levels >= 0) & (levels <= WHITE)).all():  # NaN is neither
-        raise fault
-    whole = levels.round()
-    if levels.max(initial=0) <= 1 and (levels != whole).any():
-        detail = "pixels are from 0 to 255, these from 0 to 1: times 255"
-        raise RequestError("bad_request", detail)
-    return whole.astype(np.uint8)
+    return numbers.round() if numbers.dtype.kind == "f" else numbers
 
 
 def is_small_png(picture: Picture) -> bool:

@@ -29,6 +29,10 @@ Levels = SkipJsonSchema[
     Annotated[list[int], Field(fail_fast=True), AfterValidator(bytes)]
 ]
 Numbers = Annotated[Levels | list[Any], Field(union_mode="left_to_right")]
+Datatype = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
+    "FP16", "FP32", "FP64",
+]  # fmt: skip
 OutputName = Literal[
     "probabilities", "class_id", "label", "is_unknown", "unknown_score"
 ]
@@ -177,10 +181,11 @@ class PixelsInput(InputTensor):
 
     name: Literal["pixels"]
     """The input of numbers."""
-    datatype: Literal["UINT8", "FP32"]
-    """Either way numbers from 0 to 255; fractions are rounded."""
+    datatype: Datatype
+    """Whatever it is, numbers from 0 to 255; fractions are rounded."""
     shape: Shape
-    """The model's input shape, or its numbers in one row, after the batch size."""
+    """The model's input shape, or its numbers in one row, after the batch size; a grey
+    model's may have an axis of one channel, first or last."""
     data: Numbers | None = None
     """The numbers, flat or nested like the shape."""
 

@@ -10,7 +10,7 @@ Triton's extension (docs/protocol/extension_binary_data.md of its server).
 import math
 import re
 import struct
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from model.classifier import Classifier, Prediction
 from model.images import ImageError, TooLargeError
 from service.answers import JSON, Outcome
-from service.bodies import Picture, from_base64, from_numbers, parse_json, to_array
+from service.bodies import (
+    GREY_AXES,
+    Picture,
+    from_base64,
+    from_numbers,
+    parse_json,
+    to_array,
+)
 from service.problems import MAX_PICTURES, TOO_MANY, RequestError
 from service.schemas import (
     ImageInput,
@@ -44,7 +51,12 @@ HEADER_LENGTH = "Inference-Header-Content-Length"  # bytes of JSON before binary
 BINARY = "application/octet-stream"
 MAX_DETAIL = 500  # characters of an error's text, which may quote the request
 IMAGE_ROWS: tuple[list[int], ...] = ([], [1])  # shapes of one element
-DTYPES = {"UINT8": "u1", "FP32": "<f4", "INT64": "<i8", "BOOL": "?"}
+DTYPES = {
+    "BOOL": "?",
+    **{f"UINT{8 * size}": f"<u{size}" for size in (1, 2, 4, 8)},
+    **{f"INT{8 * size}": f"<i{size}" for size in (1, 2, 4, 8)},
+    **{f"FP{8 * size}": f"<f{size}" for size in (2, 4, 8)},
+}
 
 Output = tuple[str, Callable[[Prediction], list[Any]]]  # datatype, values of a picture
 
@@ -244,13 +256,15 @@ def to_pictures(
     numbers: NDArray[Any], shape: list[int], input_shape: tuple[int, ...]
 ) -> list[Picture]:
     """Return numbers, flat or in their shape, as input arrays, one a picture."""
-    rows = [*input_shape], [math.prod(input_shape)], [1, *input_shape]
+    rows = [[*input_shape], [math.prod(input_shape)], [1, *input_shape]]
+    if len(input_shape) == GREY_AXES:
+        rows.append([*input_shape, 1])
     check_shape("pixels", numbers, shape, rows)
     return [*from_numbers(numbers).reshape(-1, *input_shape)]
 
 
 def check_shape(
-    name: str, values: NDArray[Any], shape: list[int], rows: tuple[list[int], ...]
+    name: str, values: NDArray[Any], shape: list[int], rows: Sequence[list[int]]
 ) -> None:
     """Check that a shape is N times one of `rows`, and that the values fill it."""
     if not shape or shape[1:] not in rows:

@@ -160,7 +160,7 @@ X = "multipart/form-data; boundary=X"
         (b'{"image": 7}', "", 400, "image"),
         (b'{"image": "%%"}', "", 400, "base64"),
         # as a browser's FileReader gives it
-        (b'{"image": "data:image/png;base64,A"}', "", 400, "the comma"),
+        (b'{"image": "data:image/png;base64,A"}', "", 400, "not base64"),
         (b'{"image": ""}', "", 415, "empty"),
         (b'{"images": []}', "", 400, "image"),
         ({"pixels": ZEROS[:27]}, "", 400, "28x28"),
