@@ -16,9 +16,11 @@ import json
 import os
 import sys
 from base64 import b64encode
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from flask import Blueprint, Flask, Response, g, render_template, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
@@ -29,7 +31,7 @@ from model.images import ImageError
 from service import observe, settings, v2
 from service.answers import JSON, to_document
 from service.batching import wait_for
-from service.core import Call, Reply, Service
+from service.core import SCRIPT_NAME, Call, Reply, Service, strip_prefix
 from service.openapi import OPEN_ENDPOINTS, VERSION, openapi
 from service.problems import (
     MAX_PICTURES,
@@ -41,6 +43,9 @@ from service.problems import (
     to_problem,
 )
 from service.schemas import Message, ModelReady, ServerLive, ServerMetadata, ServerReady
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 WAITRESS = {  # what gunicorn.conf.py sets, as far as waitress has it
     "threads": 40,  # more than may wait in the queue before it is full
@@ -71,6 +76,7 @@ def start() -> tuple[Flask, Service]:
         classifier = Classifier(artifact.load(wanted.model_uri, wanted.model_sha256))
     except (settings.SettingError, artifact.ArtifactError) as error:
         sys.exit(f"predict: {error}")
+    app.url_map.strict_slashes = app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = wanted.max_content_length
     return app, Service(classifier, wanted)
 
@@ -257,17 +263,31 @@ def to_response(reply: Reply) -> Response:
     return Response(reply.body, reply.status, reply.headers)
 
 
+def below_script_name(
+    environ: "WSGIEnvironment", start: "StartResponse"
+) -> Iterable[bytes]:
+    """Pass a request on to Flask, with `SCRIPT_NAME` taken off its path if it is there.
+
+    Proxies take it off or leave it; health checks come without it.
+    """
+    environ["SCRIPT_NAME"] = SCRIPT_NAME
+    if environ["PATH_INFO"].startswith(f"{SCRIPT_NAME}/"):
+        environ["PATH_INFO"] = environ["PATH_INFO"].removeprefix(SCRIPT_NAME)
+    return flask_app(environ, start)
+
+
 @app.before_request
 def begin() -> None:
     """Take the request id and start the clock; demand a key but of open routes."""
     g.call = Call(
         request.method,
-        request.path,
+        strip_prefix(request.path),
         request.url_rule.rule if request.url_rule else "none",
         request.query_string.decode("latin-1"),
         {name.lower(): value for name, value in request.headers},
     )
-    if request.endpoint not in OPEN_ENDPOINTS:
+    # a browser asks with OPTIONS whether it may send a key
+    if request.endpoint not in OPEN_ENDPOINTS and request.method != "OPTIONS":
         service.authorize(g.call)
 
 
@@ -354,6 +374,7 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+flask_app, app.wsgi_app = app.wsgi_app, below_script_name  # type: ignore[method-assign,assignment]
 app.extensions["service"] = service
 app.register_blueprint(openapi)
 app.register_blueprint(v2_routes)

@@ -18,11 +18,10 @@ from flask import Flask
 
 from service.answers import Outcome
 from service.batching import LATE, MAX_WAIT_SECONDS, overloaded
-from service.core import QUICK_BYTES, Call, Job, Reply, Service
+from service.core import QUICK_BYTES, Call, Job, Reply, Service, strip_prefix
 from service.problems import (
     CLIENT_GONE,
     CLOSE,
-    PROBLEMS,
     REQUEST_SECONDS,
     TINY_CHUNKS,
     TOO_LATE,
@@ -31,12 +30,12 @@ from service.problems import (
 )
 
 FLASK_THREADS = 8
-MIN_RATE = 64 * 1024  # bytes a second of a body, after its first `REQUEST_SECONDS`
-MAX_BODY_SECONDS = 60
+MIN_RATE = 4000  # bytes a second of a body: who sends less has stopped
+SCARCE_RATE = 64 * 1024  # the same where bodies under way fill half of `MAX_RECEIVED`
+MAX_BODY_SECONDS = 15 * 60  # 32 MB at 50 kB/s take 11 minutes
 MAX_RECEIVED = 128 * 1024**2  # bytes of all bodies under way; small ones may exceed it
 SMALL_BODY = 256 * 1024
 MAX_TINY_CHUNKS, TINY = 4096, 64  # chunks of a body, and bytes of one on average
-TIMED_OUT = PROBLEMS["timeout"].status
 MAX_TOGETHER = 16  # small requests that share a pass
 MAX_SMALL = 512  # small requests that wait for one, some 0.2 s at most
 SMALL_SECONDS = 0.2  # of the network, for all of them
@@ -70,31 +69,32 @@ class Front:
         if scope["type"] != "http":  # a WebSocket, which is refused
             await self.flask(scope, receive, send)
             return
-        if scope["method"] != "POST" or scope["path"] not in self.service.routes:
+        path = strip_prefix(scope["path"])
+        if scope["method"] != "POST" or path not in self.service.routes:
             # threads of Flask wait for no client: there is no route that takes a body,
             # and a request that is cancelled may go on
             await asyncio.shield(self.flask(scope, receive_nothing, send))
             await discard_body(receive)
             return
-        call = self.to_call(scope)
+        call = self.to_call(scope, path)
         try:
             reply = await self.answer(call, scope, receive)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is logged
             reply = self.service.refuse(call, error)
         finally:
-            self.received -= len(call.body)
+            self.received -= call.received
         await send_reply(reply, self.service.finish(call, reply.headers), send)
         self.service.account(call, reply.status)
-        if not call.body and reply.status != TIMED_OUT:
+        if not call.body and "Connection" not in reply.headers:
             await discard_body(receive)
 
-    def to_call(self, scope: Scope) -> Call:
+    def to_call(self, scope: Scope, path: str) -> Call:
         """Return the request; fields of the same name are joined, as WSGI has them."""
         headers: dict[str, str] = {}
         for raw_name, raw_value in scope["headers"]:
             name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
             headers[name] = f"{headers[name]},{value}" if name in headers else value
-        path, query = scope["path"], scope["query_string"].decode("latin-1")
+        query = scope["query_string"].decode("latin-1")
         route, _ = self.service.routes[path]
         return Call("POST", path, route, query, headers)
 
@@ -106,7 +106,7 @@ class Front:
             raise overloaded()  # before the body is read: an early refusal is cheap
         await self.read_body(call, receive)
         call.started = time.perf_counter()
-        if len(call.body) <= QUICK_BYTES:
+        if len(call.body) <= QUICK_BYTES and not call.encoding:
             job = self.service.read(call)
             if self.service.is_quick(job):
                 if extensions.get("is_alone"):  # nobody to share a pass with
@@ -128,9 +128,11 @@ class Front:
             raise self.service.too_large()
         chunks: list[bytes] = []
         size, is_whole = 0, False
-        started = asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop().time
+        end = clock() + MAX_BODY_SECONDS
+        window_size, window_end = 0, clock() + REQUEST_SECONDS
         try:
-            async with asyncio.timeout_at(started + REQUEST_SECONDS) as timer:
+            async with asyncio.timeout_at(window_end) as timer:
                 while not is_whole:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -144,13 +146,25 @@ class Front:
                     if not is_whole:
                         if timer.expired():  # `wait_for` of Python 3.11 loses it
                             raise TimeoutError
-                        timer.reschedule(started + allowed_seconds(size))
+                        if clock() >= window_end:
+                            window_end += REQUEST_SECONDS
+                            window_size = size - len(chunk)
+                        if size - window_size >= self.least_size():
+                            timer.reschedule(min(window_end + REQUEST_SECONDS, end))
         except TimeoutError as error:
-            raise RequestError("timeout", TOO_LATE, CLOSE) from error
+            # browsers silently send a request again whose answer is 408
+            code = "bad_request" if "origin" in call.headers else "timeout"
+            raise RequestError(code, TOO_LATE, CLOSE) from error
         finally:
             if not is_whole:
                 self.received -= size
+        call.received = size
         call.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def least_size(self) -> int:
+        """Return how many bytes of a body must come in `REQUEST_SECONDS`."""
+        is_scarce = self.received > MAX_RECEIVED / 2
+        return REQUEST_SECONDS * (SCARCE_RATE if is_scarce else MIN_RATE)
 
     def check_size(self, size: int, chunks: int) -> None:
         """Raise `RequestError` if too many bytes have come, or too small chunks."""
@@ -238,11 +252,6 @@ async def discard_body(receive: Receive) -> None:
                     return
     except TimeoutError:
         return
-
-
-def allowed_seconds(size: int) -> float:
-    """Return how long a body may take of which so many bytes have come."""
-    return min(REQUEST_SECONDS + size / MIN_RATE, MAX_BODY_SECONDS)
 
 
 def is_small(call: Call) -> bool:

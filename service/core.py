@@ -13,6 +13,7 @@ predictions exist here once.
 import hmac
 import logging
 import math
+import os
 import re
 import secrets
 import time
@@ -34,6 +35,7 @@ from service.bodies import (
     Picture,
     is_small_png,
     read_pictures,
+    unpack,
 )
 from service.problems import (
     MAX_PICTURES,
@@ -68,6 +70,18 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+# of an answer to a page of another origin, and of one to a preflight request
+CORS = {
+    "Access-Control-Expose-Headers": "X-Request-ID, X-Model-Version, Retry-After,"
+    f" {v2.HEADER_LENGTH}"
+}
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "Authorization, Content-Encoding, Content-Type,"
+    f" X-API-Key, X-Request-ID, {v2.HEADER_LENGTH}",
+    "Access-Control-Max-Age": "7200",  # seconds, the most that Chromium takes
+}
+SCRIPT_NAME = os.environ.get("SCRIPT_NAME", "").rstrip("/")  # path that we are below
 # which are requested all the time, by probes
 ROUTINE_ROUTES = {"/ping", "/metrics", "/v2/health/live", "/v2/health/ready"}
 
@@ -83,6 +97,7 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
     body: bytes = b""
     started: float = field(default_factory=time.perf_counter)
+    received: int = 0  # bytes of the body before it is unpacked
     request_id: str = ""
     is_seldon: bool = False  # errors take the form of this protocol
     pictures: list[Picture] = field(default_factory=list)
@@ -93,6 +108,11 @@ class Call:
         sent = NOT_IN_ID.sub("", self.headers.get("x-request-id", ""))
         self.request_id = sent[:MAX_ID] or secrets.token_hex(16)
         self.is_seldon = self.path.startswith("/api/")
+
+    @property
+    def encoding(self) -> str:
+        """The Content-Encoding, empty if there is none."""
+        return self.headers.get("content-encoding", "")
 
     @property
     def content_type(self) -> str:
@@ -173,10 +193,11 @@ class Service:
 
     def read(self, call: Call) -> Job:
         """Read the pictures of a request. Raises `RequestError` or `ImageError`."""
-        encoding = call.headers.get("content-encoding", "identity")
-        if encoding.lower() != "identity":
-            detail = f"send the body as it is, not {encoding}"
-            raise RequestError("unsupported_image", detail)
+        limit = self.settings.max_content_length
+        body = unpack(call.body, call.encoding, limit)
+        if body is None:
+            raise self.too_large()
+        call.body = body
         job = self.routes[call.path][1](call)
         if len(job.pictures) > MAX_PICTURES:
             raise TooLargeError(TOO_MANY)
@@ -308,10 +329,25 @@ class Service:
             return Reply(status, {"Content-Type": JSON, **headers}, body)
         return Reply(status, {"Content-Type": PROBLEM, **headers}, to_json(problem))
 
+    def cors_headers(self, call: Call) -> dict[str, str]:
+        """Return what lets a page of an origin that is allowed read the answer.
+
+        After fetch.spec.whatwg.org, 3.3; `OPTIONS` is what a browser asks first.
+        """
+        allowed, origin = self.settings.cors_origins, call.headers.get("origin", "")
+        if allowed is None:
+            return {}
+        headers = {"Vary": "Origin"}
+        if origin and (origin in allowed or "*" in allowed):
+            headers |= CORS | {"Access-Control-Allow-Origin": origin}
+            headers |= PREFLIGHT if call.method == "OPTIONS" else {}
+        return headers
+
     def finish(self, call: Call, headers: Mapping[str, str]) -> dict[str, str]:
         """Return the headers of an answer with those that every answer bears."""
         return {
             **HEADERS,
+            **self.cors_headers(call),
             **headers,
             "X-Request-ID": call.request_id,
             "X-Model-Version": self.classifier.version,
@@ -347,6 +383,16 @@ class Service:
         if self.record:
             for row in rows:
                 self.record.write(ids | row)
+
+
+def strip_prefix(path: str) -> str:
+    """Return the path of a request without `SCRIPT_NAME` and a last slash.
+
+    A proxy may take the prefix off or leave it, and health checks come without it.
+    """
+    if SCRIPT_NAME and path.startswith(f"{SCRIPT_NAME}/"):
+        path = path.removeprefix(SCRIPT_NAME)
+    return path.rstrip("/") or "/"
 
 
 def read_switch(query: str, name: str) -> bool:

@@ -27,6 +27,7 @@ LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+ORIGIN = re.compile(r"\*|https?://[a-z0-9.:\[\]-]+")  # as browsers send it: no path
 ROOT = Path(__file__).resolve().parent.parent
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -64,11 +65,20 @@ def to_keys(text: str) -> list[bytes]:
     return [key.encode() for key in keys]
 
 
+def to_origins(text: str) -> list[str]:
+    """Return origins of web pages separated by commas; `*` is any."""
+    origins = [origin.strip() for origin in text.split(",")]
+    if not all(map(ORIGIN.fullmatch, origins)):
+        raise ValueError("must be * or origins as https://shop.example, by commas")
+    return origins
+
+
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{64}$", to_lower=True)]
 Level = Annotated[int, BeforeValidator(to_level)]
 Folder = Annotated[Path, BeforeValidator(to_folder)]
 Keys = Annotated[list[bytes], NoDecode, BeforeValidator(to_keys)]
+Origins = Annotated[list[str], NoDecode, BeforeValidator(to_origins)]
 
 
 class Settings(BaseSettings):
@@ -89,6 +99,9 @@ class Settings(BaseSettings):
 
     api_key: Keys | None = Field(default=None, repr=False)  # secret: part of no text
     """Keys, separated by commas, one of which a request must carry."""
+
+    cors_origins: Origins | None = None
+    """Origins of other sites' pages that may send requests; * for any."""
 
     log_level: Level = logging.INFO
     """Least severe lines to log: debug, info, warning or error."""

@@ -1,7 +1,9 @@
 """Flask's views and the ASGI front give the same answers, counts and log lines."""
 
 import asyncio
+import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,7 +19,7 @@ from flask.testing import FlaskClient
 from prometheus_client import REGISTRY
 
 import predict
-from service import asgi
+from service import asgi, core
 from service.asgi import Front, Message, Receive
 
 PHOTO = (ROOT / "static" / "pictures" / "photo-t-shirt.jpg").read_bytes()
@@ -28,7 +30,8 @@ MULTIPART = "multipart/form-data; boundary=x"
 URLENCODED = "application/x-www-form-urlencoded"
 LONG_HEAD = b"--x\r\nContent-Disposition: form-data; filename=b\r\n" + b"A: b\r\n" * 500
 DEEP = b'{"pixels": [' + b"[[[[1]]]]," * 60_000 + b"1]}"
-GZIP = {"Content-Encoding": "gzip"}
+GZIP, DEFLATE = {"Content-Encoding": "gzip"}, {"Content-Encoding": "deflate"}
+ORIGIN = {"Origin": "https://shop.example"}
 VERSION = predict.service.classifier.version
 
 
@@ -72,7 +75,23 @@ def requests_of(boot: bytes, noise: bytes) -> dict[str, Sent]:
         "JSON that ends": Sent("/predict", b'{"image": ', "application/json"),
         "nothing": Sent("/predict", b""),
         "text": Sent("/predict", b"text"),
-        "gzip": Sent("/predict", boot, headers=GZIP),
+        "gzip": Sent("/predict", gzip.compress(boot), headers=GZIP),
+        "deflate": Sent("/predict", zlib.compress(boot), headers=DEFLATE),
+        "no gzip": Sent("/predict", boot, headers=GZIP),
+        "half a gzip": Sent("/predict", gzip.compress(boot)[:-9], headers=GZIP),
+        "a gzip too large": Sent(
+            "/predict", gzip.compress(bytes(33 * 1024**2)), headers=GZIP
+        ),
+        "brotli": Sent("/predict", boot, headers={"Content-Encoding": "br"}),
+        "V2 as gzip": Sent(INFER, gzip.compress(v2), headers=GZIP),
+        "slash": Sent("/predict/", boot),
+        "V2 slash": Sent(f"{INFER}/", v2),
+        "ping slash": Sent("/ping/", b"", method="GET"),
+        "below a path": Sent("/fashion/predict", boot),
+        "ping below a path": Sent("/fashion/ping", b"", method="GET"),
+        "page of another origin": Sent("/predict", boot, headers=ORIGIN),
+        "page not allowed": Sent("/predict", boot, headers={"Origin": "https://x"}),
+        "preflight": Sent("/predict", b"", method="OPTIONS", headers=ORIGIN),
         "V2 gzip": Sent(INFER, b"", headers=GZIP),
         "Seldon gzip": Sent(SELDON, b"", headers=GZIP),
         "V2": Sent(INFER, tensor([ZEROS])),
@@ -91,6 +110,23 @@ def requests_of(boot: bytes, noise: bytes) -> dict[str, Sent]:
         "metadata": Sent("/v2/models/fashion", b"", method="GET"),
         "head": Sent("/ping", b"", method="HEAD"),
     }
+
+
+STATUSES = {
+    "gzip": 200,
+    "deflate": 200,
+    "no gzip": 400,
+    "half a gzip": 400,
+    "a gzip too large": 413,
+    "brotli": 415,
+    "V2 as gzip": 200,
+    "slash": 200,
+    "V2 slash": 200,
+    "ping slash": 200,
+    "below a path": 200,
+    "ping below a path": 200,
+    "page of another origin": 200,
+}
 
 
 def metrics() -> Counter[str]:
@@ -159,6 +195,9 @@ def test_both_fronts_give_the_same_answer(  # noqa: PLR0917 - fixtures
     key: str | None,
 ) -> None:
     monkeypatch.setattr(predict.service.settings, "api_key", key and [b"right"])
+    monkeypatch.setattr(predict.service.settings, "cors_origins", [*ORIGIN.values()])
+    monkeypatch.setattr(core, "SCRIPT_NAME", "/fashion")
+    monkeypatch.setattr(predict, "SCRIPT_NAME", "/fashion")
     noise = np.random.default_rng(1).integers(0, 256, (28, 28), np.uint8)
     sent = requests_of(boot, encode(noise))[name]
     sent = sent._replace(
@@ -177,7 +216,16 @@ def test_both_fronts_give_the_same_answer(  # noqa: PLR0917 - fixtures
             del line["time"], line["milliseconds"]
         results.append((status, named, body, lines, counted))
     assert results[0] == results[1]
-    assert results[0][0] != HTTPStatus.INTERNAL_SERVER_ERROR
+    status, headers = results[0][:2]
+    assert status != HTTPStatus.INTERNAL_SERVER_ERROR
+    assert status == STATUSES.get(name, status) or key == "wrong"
+    is_allowed = sent.headers.get("Origin") == ORIGIN["Origin"]
+    assert headers.get("access-control-allow-origin") == (
+        ORIGIN["Origin"] if is_allowed else None
+    )
+    if sent.method == "OPTIONS":
+        assert status == HTTPStatus.OK
+        assert "X-API-Key" in headers["access-control-allow-headers"]
 
 
 def test_a_body_is_408_even_if_a_part_arrives_with_the_timeout(

@@ -39,6 +39,9 @@ def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MODEL_SHA256", ""),
         ("MODEL_SHA256", "a" * 63),
         ("MODEL_SHA256", "g" * 64),
+        ("CORS_ORIGINS", ""),
+        ("CORS_ORIGINS", "https://shop.example/page"),
+        ("CORS_ORIGINS", "https://shop.example,shop"),
         ("LOG_LEVEL", "loud"),
         ("PREDICTION_LOG", ""),
         ("PREDICTION_LOG", "/dev/null/record"),
@@ -81,6 +84,12 @@ def test_a_wrong_key_is_not_shown(monkeypatch: pytest.MonkeyPatch, value: str) -
     monkeypatch.setenv("FLASK_API_KEY", value)
     with pytest.raises(settings.SettingError, match=r"^FLASK_API_KEY: contains an emp"):
         settings.read()
+
+
+def test_origins_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASK_CORS_ORIGINS", "https://a.example, http://[::1]:8000,*")
+    origins = ["https://a.example", "http://[::1]:8000", "*"]
+    assert settings.read().cors_origins == origins
 
 
 def test_keys_are_split_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
