@@ -11,14 +11,22 @@ import asyncio
 import sys
 import time
 from asyncio import TimerHandle
+from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any, cast
 
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers import gasgi
+from pydantic_core import to_json
 
-from service.problems import PROBLEMS, REQUEST_SECONDS, TOO_MANY_CONNECTIONS
+from service.problems import (
+    PROBLEMS,
+    REQUEST_SECONDS,
+    TOO_MANY_CONNECTIONS,
+    to_problem,
+)
 
 REFUSED_SECONDS = 1  # for a client to read why, before the connection is closed
 YIELD_SECONDS = 0.0002  # for an idler worker to accept the next connection
@@ -48,6 +56,20 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             self._send_error_response(status, TOO_MANY_CONNECTIONS)
             self._closed = True  # nothing that it sends is served
             self.worker.loop.call_later(REFUSED_SECONDS, transport.close)
+
+    def _send_error_response(
+        self, status: int, message: str, extra_headers: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """Refuse what does not reach the application with a problem document too."""
+        codes = {problem.status: code for code, problem in PROBLEMS.items()}
+        title = HTTPStatus(status).phrase
+        problem = to_problem(codes.get(status, "bad_request"), message)
+        body = to_json(problem | {"status": status, "title": title}) + b"\n"
+        fields = {"Content-Type": "application/problem+json"} | dict(extra_headers)
+        fields |= {"Content-Length": str(len(body)), "Connection": "close"}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        head = f"HTTP/1.1 {status} {title}\r\n{lines}\r\n"
+        self._safe_write(head.encode("latin-1") + body)
 
     def _feed_callback_parser(self, data: bytes) -> bool:
         """Parse; bound the time of a head, and the chunks that wait to be read."""
