@@ -48,6 +48,7 @@ from training.custom import (
     preprocessing_of,
     release_custom,
     train_custom,
+    usual_size,
 )
 from training.data import Data, get_data
 from training.epoch import (
@@ -128,9 +129,10 @@ def train_images(options: argparse.Namespace) -> Facts:
     found.outliers.extend(file for path in options.outliers for file in scan(path)[0])
     print_lines(describe_files(found))
     epochs = 0 if options.head_only else options.epochs
-    run = transfer.Run(options.backbone, options.size, epochs, options.seed)
+    size = options.size or usual_size(len(found.files), epochs)
+    run = transfer.Run(options.backbone, size, epochs, options.seed)
     network = transfer.build_network(run, len(found.classes))
-    pictures = load_pictures(found, preprocessing_of(options.size))
+    pictures = load_pictures(found, preprocessing_of(size))
     print_lines(describe_pictures(pictures))
     trained = train_custom(
         network, pictures, run, options.checkpoint, resume=options.resume

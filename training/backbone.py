@@ -248,11 +248,18 @@ class TransferNetwork(Network):
         return activation, activation.mean((2, 3)), score
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Return the state dict without pretrained weights, which the package has."""
-        state = self.state_dict()
-        if self.arguments["backbone"] == NONE:
-            return state
-        return {k: v for k, v in state.items() if not k.startswith("features.")}
+        """Return the state dict without pretrained weights, which the package has.
+
+        Weights of convolutions are rounded to float16, half as many bytes.
+        """
+        known = () if self.arguments["backbone"] == NONE else "features."
+        return {
+            name: value.half()
+            if value.ndim > 1 and value.is_floating_point()
+            else value
+            for name, value in self.state_dict().items()
+            if not name.startswith(known)
+        }
 
 
 def unknown_distance(features: Tensor, known: Tensor, outliers: Tensor) -> Tensor:

@@ -58,6 +58,7 @@ from training.transfer import (
     set_head,
 )
 
+SIZE, HEAD_SIZE = 192, 224  # pixels: of the input, and if the head alone is trained
 MIN_HELD_OUT = 100  # pictures; fewer make no threshold
 MAX_PARTS = 10  # one of so many parts is set aside, fewer if it is then too small
 REFUSED_SHARE = 0.02  # of what is set aside
@@ -79,6 +80,15 @@ class Scores(NamedTuple):
     unknown: Tensor  # float32 [N]
     labels: NDArray[np.int64]  # [N]
     name: str  # how they were held out
+
+
+def usual_size(files: int, epochs: int) -> int:
+    """Return the usual sides of the input in pixels, by what will be trained.
+
+    Fine-tuning on smaller views suits a smaller input (Touvron et al., arXiv
+    1906.06423).
+    """
+    return SIZE if epochs and files >= FOLDS * MIN_HELD_OUT else HEAD_SIZE
 
 
 def divide(pictures: Pictures, backbone: str) -> Parts:

@@ -42,7 +42,7 @@ def parse_options(description: str) -> argparse.Namespace:
         options.epochs = usual_epochs(options)
     if options.epochs < 1:
         parser.error("--epochs is at least 1")
-    if not SIZES[0] <= options.size <= SIZES[1]:
+    if options.size and not SIZES[0] <= options.size <= SIZES[1]:
         parser.error("--size is {} to {}".format(*SIZES))
     try:
         artifact.check_output(options.output)
@@ -116,7 +116,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     add("--labels", type=Path, metavar="CSV", help="paths and labels, for --images")
     add("--name", help="of the model of --images (its folder's)")
     add("--backbone", default=LITE0, help=f"pretrained network for --images ({LITE0})")
-    add("--size", type=int, default=224, help="of its input in pixels (224)")
+    add("--size", type=int, help="of its input (192 pixels; 224 for the head alone)")
     add("--head-only", action="store_true", help="do not fine-tune the backbone")
     add("--samples", type=int, default=12, help="pictures to put into model.bin (12)")
     add(

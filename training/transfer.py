@@ -45,7 +45,7 @@ BATCH_SIZE = 32
 LABEL_SMOOTHING = 0.1
 DROPOUT = 0.2
 AVERAGE_SHARE = 0.05  # of the run: the time constant of the weights' moving average
-TUNED_STRIDE = 32  # of the maps of the layers that are tuned: the last, smallest ones
+TUNED_STRIDE = 16  # of the first maps, by pixel, of the layers that are tuned
 BALANCE = 0.5  # a class of n pictures is sampled in proportion to n ** (1 - BALANCE)
 
 
