@@ -157,4 +157,4 @@ def test_no_answer_is_outside_the_document(gunicorn: Server) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stdout[-5000:]
-    assert "Tested: 15" in done.stdout
+    assert "Tested: 16" in done.stdout
