@@ -127,6 +127,21 @@ class Front:
         if int(length) > self.service.settings.max_content_length:
             raise self.service.too_large()
         chunks: list[bytes] = []
+        try:
+            await self.receive_chunks(chunks, receive)
+        except TimeoutError as error:
+            # browsers silently send a request again whose answer is 408
+            code = "bad_request" if "origin" in call.headers else "timeout"
+            raise RequestError(code, TOO_LATE, CLOSE) from error
+        call.received = sum(map(len, chunks))
+        call.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def receive_chunks(self, chunks: list[bytes], receive: Receive) -> None:
+        """Append the chunks of a body to a list.
+
+        Raises `TimeoutError` if they come too slowly, `RequestError` if they are too
+        many or the client has gone.
+        """
         size, is_whole = 0, False
         clock = asyncio.get_running_loop().time
         end = clock() + MAX_BODY_SECONDS
@@ -143,23 +158,18 @@ class Front:
                     self.received += len(chunk)
                     self.check_size(size, len(chunks))
                     is_whole = not message.get("more_body", False)
-                    if not is_whole:
-                        if timer.expired():  # `wait_for` of Python 3.11 loses it
-                            raise TimeoutError
-                        if clock() >= window_end:
-                            window_end += REQUEST_SECONDS
-                            window_size = size - len(chunk)
-                        if size - window_size >= self.least_size():
-                            timer.reschedule(min(window_end + REQUEST_SECONDS, end))
-        except TimeoutError as error:
-            # browsers silently send a request again whose answer is 408
-            code = "bad_request" if "origin" in call.headers else "timeout"
-            raise RequestError(code, TOO_LATE, CLOSE) from error
+                    if is_whole:
+                        break
+                    if timer.expired():  # `wait_for` of Python 3.11 loses it
+                        raise TimeoutError
+                    if clock() >= window_end:
+                        window_end += REQUEST_SECONDS
+                        window_size = size - len(chunk)
+                    if size - window_size >= self.least_size():
+                        timer.reschedule(min(window_end + REQUEST_SECONDS, end))
         finally:
             if not is_whole:
                 self.received -= size
-        call.received = size
-        call.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def least_size(self) -> int:
         """Return how many bytes of a body must come in `REQUEST_SECONDS`."""
