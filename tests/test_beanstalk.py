@@ -334,7 +334,12 @@ def test_nginx_refuses_the_same_bodies_as_the_service(
 def test_nginx_closes_connections_of_silent_clients(
     tmp_path: Path, part: bytes
 ) -> None:
-    with proxy(tmp_path, "127.0.0.1:9", short_timeouts=True) as url:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        proxy(
+            tmp_path, f"127.0.0.1:{silent.getsockname()[1]}", short_timeouts=True
+        ) as url,
+    ):
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=5) as client:
             client.sendall(b"POST /predict HTTP/1.1\r\n" + part)
