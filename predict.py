@@ -266,13 +266,9 @@ def to_response(reply: Reply) -> Response:
 def below_script_name(
     environ: "WSGIEnvironment", start: "StartResponse"
 ) -> Iterable[bytes]:
-    """Pass a request on to Flask, with `SCRIPT_NAME` taken off its path if it is there.
-
-    Proxies take it off or leave it; health checks come without it.
-    """
+    """Pass a request on to Flask, with its path as `strip_prefix` returns it."""
     environ["SCRIPT_NAME"] = SCRIPT_NAME
-    if environ["PATH_INFO"].startswith(f"{SCRIPT_NAME}/"):
-        environ["PATH_INFO"] = environ["PATH_INFO"].removeprefix(SCRIPT_NAME)
+    environ["PATH_INFO"] = strip_prefix(environ["PATH_INFO"])
     return flask_app(environ, start)
 
 
@@ -281,7 +277,7 @@ def begin() -> None:
     """Take the request id and start the clock; demand a key but of open routes."""
     g.call = Call(
         request.method,
-        strip_prefix(request.path),
+        request.path,
         request.url_rule.rule if request.url_rule else "none",
         request.query_string.decode("latin-1"),
         {name.lower(): value for name, value in request.headers},

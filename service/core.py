@@ -57,12 +57,8 @@ DECODE_SECONDS = 5  # for all pictures of a request; the rest are refused
 TOO_LONG = (
     f"the pictures before took {DECODE_SECONDS} s to decode: send fewer at a time"
 )
-SWITCH = {
-    "true": True,
-    "1": True,
-    "false": False,
-    "0": False,
-}  # of an option in the query
+# of an option in the query
+SWITCH = {"true": True, "1": True, "false": False, "0": False}
 # of every answer that has none of its own: nothing here may be run, framed or cached
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
