@@ -34,6 +34,7 @@ from service.batching import wait_for
 from service.core import SCRIPT_NAME, Call, Reply, Service, strip_prefix
 from service.openapi import OPEN_ENDPOINTS, VERSION, openapi
 from service.problems import (
+    CODES,
     MAX_PICTURES,
     NOT_FOUND,
     PROBLEMS,
@@ -298,7 +299,6 @@ def refuse_http(error: HTTPException) -> Response:
     """Give what Flask raises the same form as every other error."""
     if error.code == PROBLEMS["too_large"].status:
         return refuse(service.too_large())
-    codes = {problem.status: code for code, problem in reversed(PROBLEMS.items())}
     status = error.code or PROBLEMS["internal_error"].status
     detail = error.description or ""
     if isinstance(error, MethodNotAllowed):
@@ -306,8 +306,8 @@ def refuse_http(error: HTTPException) -> Response:
         detail = f"use {', '.join(sorted(methods))}"
     if detail == NotFound.description:  # Werkzeug's, for those who type addresses
         detail = NOT_FOUND
-    problem = to_problem(codes.get(status, "bad_request"), detail)
-    if status not in codes:  # 416, say
+    problem = to_problem(CODES.get(status, "bad_request"), detail)
+    if status not in CODES:  # 416, say
         problem |= {"status": status, "title": error.name}
     headers = {k: v for k, v in error.get_headers() if k in KEPT_HEADERS}
     return to_response(service.refuse_as(g.call, problem, headers))

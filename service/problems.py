@@ -51,6 +51,8 @@ PROBLEMS = {
     "internal_error": Problem(500, "Internal error", OUR_FAULT),
     "overloaded": Problem(503, "Overloaded", QUEUE_FULL),
 }
+# the code of a status, the first of several
+CODES = {problem.status: code for code, problem in reversed(PROBLEMS.items())}
 
 
 class RequestError(Exception):

@@ -22,6 +22,7 @@ from gunicorn.workers import gasgi
 from pydantic_core import to_json
 
 from service.problems import (
+    CODES,
     PROBLEMS,
     REQUEST_SECONDS,
     TOO_MANY_CONNECTIONS,
@@ -61,9 +62,8 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self, status: int, message: str, extra_headers: Iterable[tuple[str, str]] = ()
     ) -> None:
         """Refuse what does not reach the application with a problem document too."""
-        codes = {problem.status: code for code, problem in PROBLEMS.items()}
         title = HTTPStatus(status).phrase
-        problem = to_problem(codes.get(status, "bad_request"), message)
+        problem = to_problem(CODES.get(status, "bad_request"), message)
         body = to_json(problem | {"status": status, "title": title}) + b"\n"
         fields = {"Content-Type": "application/problem+json"} | dict(extra_headers)
         fields |= {"Content-Length": str(len(body)), "Connection": "close"}
